@@ -1,0 +1,48 @@
+"""Reading published checkpoints (fairseq 0.9), and refusing those that do not fit the data."""
+
+import argparse
+from typing import Any, Dict, List, Optional
+
+import torch
+
+# Checkpoints of fairseq 0.9 hold their settings as an argparse.Namespace, which torch.load refuses
+# since 2.6 unless it is named here; everything else stays refused.
+if hasattr(torch.serialization, "add_safe_globals"):
+    torch.serialization.add_safe_globals([argparse.Namespace])
+
+
+def check_cutoffs(num_types: int, *cutoffs: Optional[str]) -> None:
+    """Raises ValueError if a comma-separated list of cutoffs exceeds a dictionary of ``num_types``."""
+    for cutoff in cutoffs:
+        if cutoff and max(int(band) for band in str(cutoff).strip("[]").split(",")) > num_types:
+            raise ValueError(
+                f"the adaptive cutoffs {cutoff} exceed the dictionary of DATA ({num_types:,} types): "
+                "wrong DATA for this checkpoint, or --adaptive-softmax-cutoff and "
+                "--adaptive-input-cutoff do not suit it"
+            )
+
+
+def embedded_types(state: Dict[str, torch.Tensor]) -> Optional[int]:
+    """Number of types a language model's state dict embeds; None where it has another embedding."""
+    plain = state.get("decoder.embed_tokens.weight")
+    if plain is not None:
+        return plain.size(0)
+    bands: List[int] = []
+    while f"decoder.embed_tokens.embeddings.{len(bands)}.0.weight" in state:
+        bands.append(state[f"decoder.embed_tokens.embeddings.{len(bands)}.0.weight"].size(0))
+    return sum(bands) or None
+
+
+def refuse_other_dictionary(model: torch.nn.Module, num_types: int) -> None:
+    """Makes ``model.load_state_dict`` raise ValueError for a checkpoint of another dictionary size,
+    in place of a list of mismatched tensors."""
+
+    def check(state: Dict[str, torch.Tensor], *unused: Any) -> None:
+        found = embedded_types(state)
+        if found is not None and found != num_types:
+            raise ValueError(
+                f"the checkpoint was trained with a dictionary of {found:,} types, DATA/dict.txt has "
+                f"{num_types:,}: preprocess DATA with the checkpoint's dictionary (--srcdict)"
+            )
+
+    model._register_load_state_dict_pre_hook(check)

@@ -1,0 +1,169 @@
+"""What every TRIME criterion shares: the objective, the warm-up and the logging."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, NamedTuple, Tuple
+
+from fairseq import utils
+from fairseq.criterions import FairseqCriterion
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.logging import metrics
+from omegaconf import II
+from torch import Tensor
+
+from ..memory import (
+    Visibility,
+    adaptive_token_scores,
+    memory_lse,
+    memory_mass,
+    plain_token_scores,
+    positive_share,
+    trime_log_prob,
+)
+from ..models.representation import KEY_TYPES, RepresentationTap
+
+# The other backends average gradients in a wrapper that expects every parameter to be used inside
+# the model's own forward pass; an adaptive softmax is used outside of it, its tails not in every step.
+_WORKING_DDP_BACKENDS = ("legacy_ddp", "no_c10d")
+
+
+@dataclass
+class TrimeCriterionConfig(FairseqDataclass):
+    knn_keytype: ChoiceEnum(KEY_TYPES) = field(  # type: ignore[valid-type]
+        default="last_ffn_input",
+        metadata={"help": "representation that serves as query and as key of the memory"},
+    )
+    ce_warmup_epoch: int = field(
+        default=0,
+        metadata={"help": "train with plain cross-entropy in epochs 1 to N"},
+    )
+    exact_tails: bool = field(
+        default=False,
+        metadata={
+            "help": "adaptive softmax: charge the words at cutoff + 1 for their place in the tail, too; "
+            "the published code and adaptive_loss do not (their padding index hides them)"
+        },
+    )
+    sentence_avg: bool = II("optimization.sentence_avg")
+    ddp_backend: str = II("distributed_training.ddp_backend")
+    distributed_world_size: int = II("distributed_training.distributed_world_size")
+
+
+class Memory(NamedTuple):
+    """Keys [M, d], the token that followed each of them [M], and which of them each query sees."""
+
+    keys: Tensor
+    tokens: Tensor
+    visibility: Visibility
+
+
+class TrimeCriterion(FairseqCriterion):
+    """Base of the criterions; a subclass says which memory a token sees (:meth:`memory`).
+
+    Raises:
+        ValueError: for a ``--ddp-backend`` that cannot train it, or a warm-up without our task.
+    """
+
+    def __init__(self, cfg: TrimeCriterionConfig, task: Any) -> None:
+        super().__init__(task)
+        if cfg.distributed_world_size > 1 and cfg.ddp_backend not in _WORKING_DDP_BACKENDS:
+            raise ValueError(
+                f"--ddp-backend {cfg.ddp_backend} cannot train a TRIME criterion on several devices: "
+                "use --ddp-backend legacy_ddp"
+            )
+        if cfg.ce_warmup_epoch > 0 and not hasattr(task, "epoch"):
+            raise ValueError(
+                "--ce-warmup-epoch needs a task that knows the epoch: use --task trime_language_modeling"
+            )
+        self.knn_keytype = cfg.knn_keytype
+        self.ce_warmup_epoch = cfg.ce_warmup_epoch
+        self.uncharged_tail_index = None if cfg.exact_tails else self.padding_idx
+        self.sentence_avg = cfg.sentence_avg
+
+    def memory(self, representation: Tensor, target: Tensor) -> Memory:
+        """The memory of a batch.
+
+        Args:
+            representation: g(c), [B, L, d], with its gradient.
+            target: the token that follows each context, int64 [B, L], padding included.
+
+        Returns:
+            Keys, their tokens, and the visibility for the B * L queries in row order.
+        """
+        raise NotImplementedError
+
+    def forward(
+        self, model: Any, sample: Dict[str, Any], reduce: bool = True
+    ) -> Tuple[Tensor, int, Dict[str, Any]]:
+        """Loss in nats, summed or (not ``reduce``) per token [B * L] with 0 at padding; the number of
+        tokens, or of sentences with ``--sentence-avg``; sums over the batch for the log."""
+        with RepresentationTap(model.decoder, self.knn_keytype) as tap:
+            net_output = model(**sample["net_input"])
+        target = model.get_targets(sample, net_output)
+        padding = target.reshape(-1).eq(self.padding_idx)
+        output = net_output[0]
+        flat_output, flat_target = output.reshape(-1, output.size(-1)), target.reshape(-1)
+        adaptive_softmax = getattr(model.decoder, "adaptive_softmax", None)
+        if adaptive_softmax is not None:
+            scores = adaptive_token_scores(
+                adaptive_softmax, flat_output, flat_target, self.uncharged_tail_index
+            )
+        else:
+            scores = plain_token_scores(flat_output, flat_target)
+        token_lse, target_logit = scores
+
+        loss = (token_lse - target_logit).masked_fill(padding, 0.0)
+        sums = {"ori_loss": loss.detach().sum()}
+        # In warm-up the memory is not even computed: it runs at the speed of plain training.
+        if not (self.training and self._warming_up()):
+            features = output if adaptive_softmax is not None else None
+            representation = tap.representation(features)
+            keys, tokens, visibility = self.memory(representation, target)
+            queries = representation.reshape(-1, representation.size(-1))
+            all_lse, positive_lse = memory_lse(
+                queries, keys, flat_target, tokens, visibility, scale=queries.size(1) ** -0.5
+            )
+            loss = -trime_log_prob(token_lse, target_logit, all_lse, positive_lse)
+            loss = loss.masked_fill(padding, 0.0)
+            sums["norm_loss"] = loss.detach().sum()
+            mass, share = (
+                memory_mass(token_lse, all_lse),
+                positive_share(target_logit, positive_lse),
+            )
+            sums["mem_mass"] = mass.detach().masked_fill(padding, 0.0).sum()
+            sums["mem_share"] = share.detach().masked_fill(padding, 0.0).sum()
+
+        sample_size = target.size(0) if self.sentence_avg else sample["ntokens"]
+        logging_output = {
+            "loss": loss.detach().sum() if reduce else loss.detach(),
+            **sums,
+            "ntokens": sample["ntokens"],
+            "nsentences": target.size(0),
+            "sample_size": sample_size,
+        }
+        return (loss.sum() if reduce else loss), sample_size, logging_output
+
+    def _warming_up(self) -> bool:
+        return self.ce_warmup_epoch > 0 and self.task.epoch <= self.ce_warmup_epoch
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
+        """Logs, weighted by token over devices and accumulated batches: ``loss`` (what is optimised),
+        ``ori_loss`` (cross-entropy) and ``norm_loss`` (TRIME) in bits per token, ``ppl`` of ``loss``;
+        ``mem_mass``, the share of the distribution that lies on memories, and ``mem_share``, the share
+        of the target's probability that comes from them."""
+        ntokens = utils.item(sum(log.get("ntokens", 0) for log in logging_outputs))
+        if not ntokens:
+            return
+        units = {"loss": math.log(2), "ori_loss": math.log(2), "norm_loss": math.log(2)}
+        for name in ("loss", "ori_loss", "norm_loss", "mem_mass", "mem_share"):
+            sums = [log[name] for log in logging_outputs if name in log]
+            if sums:
+                value = utils.item(sum(sums)) / ntokens / units.get(name, 1.0)
+                metrics.log_scalar(name, value, ntokens, round=3)
+        metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["loss"].avg))
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        """All logged values are sums over tokens."""
+        return True

@@ -1,0 +1,17 @@
+"""``--criterion trime_loss``: the memory of a token is the earlier tokens of its own segment."""
+
+from fairseq.criterions import register_criterion
+from torch import Tensor
+
+from ..memory import Visibility
+from .trime_criterion import Memory, TrimeCriterion, TrimeCriterionConfig
+
+
+@register_criterion("trime_loss", dataclass=TrimeCriterionConfig)
+class TrimeLoss(TrimeCriterion):
+    """TrimeLM. Padding stands at the end of a segment, where no earlier token can see it."""
+
+    def memory(self, representation: Tensor, target: Tensor) -> Memory:
+        segments, length, width = representation.shape
+        visibility = Visibility.own_segment(segments, length)
+        return Memory(representation.reshape(-1, width), target.reshape(-1), visibility)

@@ -1,0 +1,48 @@
+"""Text order: which samples, in which batches, on which shard."""
+
+from typing import List, Optional, Sequence, Tuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def keep_short_enough(
+    sizes: NDArray[np.int64], max_positions: Optional[int]
+) -> Tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of the samples the model has positions for, and of the others, in text order."""
+    too_long = sizes > (max_positions if max_positions is not None else np.inf)
+    return np.flatnonzero(~too_long), np.flatnonzero(too_long)
+
+
+def consecutive_batches(
+    lengths: Sequence[int], max_tokens: int, max_rows: Optional[int] = None
+) -> List[List[int]]:
+    """Batches of consecutive positions, as large as allowed.
+
+    Args:
+        lengths: tokens of each row.
+        max_tokens: bound on rows times the longest row of a batch; a single longer row is a batch.
+        max_rows: bound on rows, if any.
+    """
+    batches: List[List[int]] = []
+    longest = 0
+    for position, length in enumerate(lengths):
+        rows = len(batches[-1]) if batches else 0
+        fits = max(longest, length) * (rows + 1) <= max_tokens
+        if rows and fits and (max_rows is None or rows < max_rows):
+            batches[-1].append(position)
+            longest = max(longest, length)
+        else:
+            batches.append([position])
+            longest = length
+    return batches
+
+
+def contiguous_shard(batches: List[List[int]], num_shards: int, shard_id: int) -> List[List[int]]:
+    """The ``shard_id``-th of ``num_shards`` contiguous runs of batches, equal in number up to one.
+
+    For 7 batches on 3 shards: [0 1 2] [3 4] [5 6], where fairseq deals out [0 3 6] [1 4] [2 5].
+    """
+    size, longer = divmod(len(batches), num_shards)
+    first = shard_id * size + min(shard_id, longer)
+    return batches[first : first + size + (shard_id < longer)]

@@ -1,0 +1,18 @@
+"""The TRIME objective and its memories, in plain PyTorch (no fairseq import)."""
+
+from .fifo import LongTermMemory
+from .lse import memory_lse
+from .objective import memory_mass, positive_share, trime_log_prob
+from .token_scores import adaptive_token_scores, plain_token_scores
+from .visibility import Visibility
+
+__all__ = [
+    "LongTermMemory",
+    "Visibility",
+    "adaptive_token_scores",
+    "memory_lse",
+    "memory_mass",
+    "plain_token_scores",
+    "positive_share",
+    "trime_log_prob",
+]

@@ -1,0 +1,95 @@
+"""Captures the representation g(c) that serves as query and key, without touching the model."""
+
+from types import TracebackType
+from typing import Any, Callable, List, Optional, Tuple, Type
+
+from torch import Tensor, nn
+
+KEY_TYPES = ("last_ffn_input", "model_output")
+
+
+class RepresentationTap:
+    """Context manager around one forward pass of a transformer decoder.
+
+        with RepresentationTap(model.decoder, "last_ffn_input") as tap:
+            net_output = model(**sample["net_input"])
+        representation = tap.representation()
+
+    ``last_ffn_input`` (the published choice) is the input of the feed-forward block of the last layer
+    that ran, after its layer norm; ``model_output`` is what the output projection is given. Hooks and
+    the changes below last for the ``with`` block only.
+
+    A layer wrapped by ``--checkpoint-activations`` runs its forward pass without gradients, so what is
+    captured inside it would carry none: the tapped layer runs unwrapped, at the cost of keeping the
+    activations of that one layer.
+
+    Args:
+        decoder: a fairseq ``TransformerDecoder``.
+        key_type: one of :data:`KEY_TYPES`.
+
+    Raises:
+        ValueError: if ``key_type`` is unknown.
+        RuntimeError: by :meth:`representation`, if the forward pass never reached the tapped module.
+    """
+
+    def __init__(self, decoder: Any, key_type: str) -> None:
+        if key_type not in KEY_TYPES:
+            raise ValueError(f"--knn-keytype {key_type!r}: one of {', '.join(KEY_TYPES)}")
+        self._decoder = decoder
+        self._key_type = key_type
+        self._captured: Optional[Tensor] = None
+        self._undo: List[Callable[[], None]] = []
+
+    def __enter__(self) -> "RepresentationTap":
+        for layer in self._tapped_layers():
+            handle = layer.fc1.register_forward_pre_hook(self._capture)
+            self._undo.append(handle.remove)
+            self._run_without_checkpointing(layer)
+        if self._key_type == "model_output" and self._decoder.adaptive_softmax is None:
+            projection: nn.Module = self._decoder.output_projection
+            self._undo.append(projection.register_forward_pre_hook(self._capture).remove)
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        while self._undo:
+            self._undo.pop()()
+
+    def representation(self, features: Optional[Tensor] = None) -> Tensor:
+        """g(c) of shape [B, L, d], in the dtype of the model, with its gradient in training.
+
+        Args:
+            features: the decoder's output [B, L, d] where the model did not project it to the
+                vocabulary (adaptive softmax, or ``features_only``); it is ``model_output`` itself.
+        """
+        if self._key_type == "model_output":
+            captured = features if features is not None else self._captured
+        else:
+            captured = None if self._captured is None else self._captured.transpose(0, 1)
+        self._captured = None
+        if captured is None:
+            raise RuntimeError(
+                f"--knn-keytype {self._key_type}: the forward pass did not reach the module it is taken from"
+            )
+        return captured
+
+    def _capture(self, module: nn.Module, inputs: Tuple[Tensor, ...]) -> None:
+        self._captured = inputs[0]
+
+    def _tapped_layers(self) -> List[Any]:
+        if self._key_type != "last_ffn_input":
+            return []
+        # Not iterated directly: with --decoder-layerdrop that would draw which layers to drop.
+        layers = list(self._decoder.layers._modules.values())
+        # With layer drop the last layer may not run; the last one that does overwrites the others.
+        return layers if getattr(self._decoder, "decoder_layerdrop", 0) > 0 else layers[-1:]
+
+    def _run_without_checkpointing(self, layer: Any) -> None:
+        if hasattr(layer, "precheckpoint_forward"):
+            checkpointed = layer.forward
+            layer.forward = layer.precheckpoint_forward
+            self._undo.append(lambda: setattr(layer, "forward", checkpointed))

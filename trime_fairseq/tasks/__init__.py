@@ -1,0 +1,5 @@
+"""Tasks: what ``--task`` names."""
+
+from . import trime_language_modeling
+
+__all__ = ["trime_language_modeling"]

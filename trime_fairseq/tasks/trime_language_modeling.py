@@ -1,0 +1,226 @@
+"""``--task trime_language_modeling``: language modelling with memories in evaluation."""
+
+import logging
+import os
+from dataclasses import asdict, dataclass, field
+from typing import Any, Dict, Iterator, Optional
+
+from fairseq.data import FairseqDataset, iterators
+from fairseq.dataclass import ChoiceEnum
+from fairseq.tasks import register_task
+from fairseq.tasks.language_modeling import LanguageModelingConfig, LanguageModelingTask
+from omegaconf import II
+
+from ..checkpoints import check_cutoffs, refuse_other_dictionary
+from ..data import (
+    ContextWindowDataset,
+    consecutive_batches,
+    contiguous_shard,
+    keep_short_enough,
+)
+from ..models.representation import KEY_TYPES
+from ..results import Evaluation
+from ..scoring import TrimeScorer, score_next_with
+from ..settings import MODES, MemorySettings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TrimeLanguageModelingConfig(LanguageModelingConfig):
+    use_local: bool = field(
+        default=False,
+        metadata={"help": "memory: earlier tokens of the model input, context window included"},
+    )
+    use_long: bool = field(
+        default=False,
+        metadata={"help": "memory: the last --mem-size evaluated tokens before the sample"},
+    )
+    mem_size: int = field(default=0, metadata={"help": "size of the long-term memory, in tokens"})
+    softmax_temp: float = field(default=1.0, metadata={"help": "temperature of the similarities to memories"})
+    knn_keytype: ChoiceEnum(KEY_TYPES) = field(  # type: ignore[valid-type]
+        default="last_ffn_input",
+        metadata={"help": "representation that serves as query and as key of the memory"},
+    )
+    mode: ChoiceEnum(MODES) = field(  # type: ignore[valid-type]
+        default="gn",
+        metadata={
+            "help": "gn: joint softmax over tokens and memories; lm: the plain model; "
+            "li: linear interpolation of memory softmax and token softmax"
+        },
+    )
+    cache_lmbda: Optional[float] = field(
+        default=None, metadata={"help": "weight of the memory softmax in --mode li"}
+    )
+    exact_tails: bool = field(
+        default=False,
+        metadata={
+            "help": "adaptive softmax: charge the words at cutoff + 1 for their place in the tail, too; "
+            "the published code and adaptive_loss do not (their padding index hides them)"
+        },
+    )
+    eval_file: Optional[str] = field(
+        default=None, metadata={"help": "write the result of fairseq-eval-lm to this JSON file"}
+    )
+    # Of other groups, for messages and for the JSON file.
+    context_window: int = II("eval_lm.context_window")
+    gen_subset: str = II("dataset.gen_subset")
+    path: Optional[str] = II("common_eval.path")
+
+
+@register_task("trime_language_modeling", dataclass=TrimeLanguageModelingConfig)
+class TrimeLanguageModelingTask(LanguageModelingTask):
+    """Stock language modelling in training; in ``fairseq-eval-lm`` samples keep text order and are
+    scored with the memories that the flags ask for.
+
+    Raises:
+        ValueError: by :meth:`setup_task`, :meth:`build_model` and :meth:`eval_lm_dataloader`, for
+            flags that contradict each other, the checkpoint or the data; before the model runs.
+    """
+
+    def __init__(self, args: Any, dictionary: Any, output_dictionary: Any = None, targets: Any = None):
+        super().__init__(args, dictionary, output_dictionary, targets)
+        self.memory_settings = MemorySettings.from_config(args)
+        self.epoch = 1
+
+    @classmethod
+    def setup_task(cls, args: Any, **kwargs: Any) -> "TrimeLanguageModelingTask":
+        if args.tokens_per_sample <= 0:
+            window = args.context_window
+            raise ValueError(
+                f"--context-window {window} leaves no token of --tokens-per-sample "
+                f"{args.tokens_per_sample + window} to evaluate: --tokens-per-sample counts both"
+            )
+        if args.path and os.pathsep in args.path and not os.path.exists(args.path):
+            raise ValueError(f"--path {args.path}: one model expected, not an ensemble")
+        return super().setup_task(args, **kwargs)
+
+    def build_model(self, args: Any, from_checkpoint: bool = False) -> Any:
+        num_types = len(self.source_dictionary)
+        check_cutoffs(
+            num_types,
+            getattr(args, "adaptive_input_cutoff", None),
+            getattr(args, "adaptive_softmax_cutoff", None),
+        )
+        model = super().build_model(args, from_checkpoint)
+        if from_checkpoint:
+            refuse_other_dictionary(model, num_types)
+        return model
+
+    def build_generator(self, *args: Any, **kwargs: Any) -> Any:
+        if self.memory_settings.use_local:
+            raise ValueError(
+                "--use-local and --use-long are flags of fairseq-eval-lm; generation has no memory"
+            )
+        return super().build_generator(*args, **kwargs)
+
+    def begin_epoch(self, epoch: int, model: Any) -> None:
+        self.epoch = epoch
+
+    def eval_lm_dataloader(
+        self,
+        dataset: FairseqDataset,
+        max_tokens: Optional[int] = 36000,
+        batch_size: Optional[int] = None,
+        max_positions: Optional[int] = None,
+        num_shards: int = 1,
+        shard_id: int = 0,
+        num_workers: int = 1,
+        data_buffer_size: int = 10,
+        context_window: int = 0,
+    ) -> "_EvaluationIterator":
+        """Batches of consecutive samples in text order, each with its context window.
+
+        Shards are contiguous. With ``batch_size``, ``max_tokens`` bounds the evaluated tokens of a
+        batch, as in stock; without it, it bounds the model input, context included.
+        """
+        longest = self.args.tokens_per_sample + context_window
+        if max_positions is not None and longest > max_positions:
+            raise ValueError(
+                f"--tokens-per-sample {longest} exceeds the {max_positions} positions the checkpoint was "
+                f"trained with: pass --tokens-per-sample {max_positions} or less"
+            )
+        kept, left_out = keep_short_enough(dataset.sizes, max_positions)
+        lengths = dataset.sizes[kept]
+        skipped = self._report_left_out(dataset.sizes[left_out].sum(), lengths.sum(), len(left_out))
+        windowed = ContextWindowDataset(
+            dataset,
+            kept,
+            lengths,
+            self.args.tokens_per_sample,
+            context_window,
+            self.source_dictionary.pad(),
+        )
+        costs = lengths
+        if batch_size is None:
+            costs = [windowed.context_length(p) + lengths[p] for p in range(len(kept))]
+        batches = consecutive_batches(costs, max_tokens or 36000, batch_size)
+        if num_shards > 1 and self.memory_settings.use_long:
+            logger.info(f"TRIME: {num_shards} contiguous shards; the long-term memory of each starts empty")
+        evaluation = Evaluation(
+            {**self._describe(context_window), **skipped}, self.args.eval_file, num_shards, shard_id
+        )
+        self._hook_scorer(evaluation)
+        batch_iterator = iterators.EpochBatchIterator(
+            dataset=windowed,
+            collate_fn=windowed.collater,
+            batch_sampler=contiguous_shard(batches, num_shards, shard_id),
+            num_workers=num_workers,
+            buffer_size=data_buffer_size,
+        ).next_epoch_itr(shuffle=False)
+        return _EvaluationIterator(batch_iterator, evaluation)
+
+    def _hook_scorer(self, evaluation: Evaluation) -> None:
+        def make_scorer(target_dictionary: Any, softmax_batch: int = 0, **unused: Any) -> TrimeScorer:
+            return TrimeScorer(
+                self.memory_settings,
+                evaluation.totals,
+                target_dictionary.pad(),
+                softmax_batch,
+                skip_bos=getattr(self.args, "add_bos_token", False),
+            )
+
+        score_next_with(make_scorer)
+
+    def _report_left_out(self, left_out: int, kept: int, samples: int) -> Dict[str, Any]:
+        share = float(left_out) / max(int(left_out) + int(kept), 1)
+        if samples:
+            logger.warning(
+                f"TRIME: {samples:,} samples ({left_out:,} tokens, {share:.1%} of the subset) are longer "
+                "than the model's positions and are left out of the loss"
+            )
+        return {
+            "left_out_samples": samples,
+            "left_out_tokens": int(left_out),
+            "left_out_share": share,
+        }
+
+    def _describe(self, context_window: int) -> Dict[str, Any]:
+        return {
+            "checkpoint": self.args.path,
+            "data": self.args.data,
+            "subset": self.args.gen_subset,
+            "sample_break_mode": str(self.args.sample_break_mode),
+            "tokens_per_sample": self.args.tokens_per_sample + context_window,
+            "context_window": context_window,
+            **asdict(self.memory_settings),
+        }
+
+
+class _EvaluationIterator:
+    """The batches of an evaluation; when they are through, the evaluation is finished."""
+
+    def __init__(self, batches: Any, evaluation: Evaluation) -> None:
+        self._batches = batches
+        self._evaluation = evaluation
+        self.n = 0
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Dict[str, Any]]:
+        self._evaluation.totals.start()
+        for batch in self._batches:
+            self.n += 1
+            yield batch
+        self._evaluation.finish()
