@@ -1,7 +1,7 @@
 """The two log-sum-exps over a memory that the TRIME objective needs, without the N x M matrix."""
 
 import math
-from typing import Any, Tuple
+from typing import Any, Iterator, List, NamedTuple, Tuple
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ IMPLEMENTATIONS = ("auto", "chunked", "naive")
 
 # (queries, keys) of a tile: on a CPU its similarities stay in the second-level cache, on an
 # accelerator it is large enough to hide the launch of its kernels.
-_TILE = {"cpu": (256, 1024), "cuda": (1024, 8192)}
+_TILE = {"cpu": (256, 2048), "cuda": (1024, 8192)}
 
 
 def memory_lse(
@@ -86,6 +86,8 @@ def _check(
         raise ValueError(f"queries are {queries.dtype}, keys are {keys.dtype}")
     if query_targets.shape != queries.shape[:1] or key_tokens.shape != keys.shape[:1]:
         raise ValueError("one target per query and one token per key expected")
+    if keys.size(0) % visibility.repeats:
+        raise ValueError(f"{keys.size(0)} keys do not divide into {visibility.repeats} parts")
     if visibility.num_queries != queries.size(0):
         raise ValueError(f"visibility has {visibility.num_queries} rows for {queries.size(0)} queries")
 
@@ -104,8 +106,7 @@ def _naive(
 ) -> Tuple[Tensor, Tensor]:
     dtype = _accumulation_dtype(queries.dtype)
     similarity = scale * (queries.to(dtype) @ keys.to(dtype).t())
-    everything = slice(0, queries.size(0)), slice(0, keys.size(0))
-    hidden = visibility.hidden(*everything, device=queries.device)
+    hidden = visibility.dense(keys.size(0), queries.device)
     negative = hidden | (key_tokens != query_targets.unsqueeze(1))
     return _masked_lse(similarity, hidden), _masked_lse(similarity, negative)
 
@@ -121,32 +122,62 @@ def _masked_lse(similarity: Tensor, hidden: Tensor) -> Tensor:
 
 
 def _positive_lse(similarity: Tensor, positive: Tensor) -> Tensor:
-    """Row-wise log-sum-exp of the entries marked ``positive``; overwrites ``similarity``."""
+    """Log-sum-exp over the last dimension of the entries marked ``positive``; overwrites ``similarity``."""
     if similarity.device.type != "cpu":
-        return similarity.masked_fill_(~positive, -math.inf).logsumexp(1)
+        return similarity.masked_fill_(~positive, -math.inf).logsumexp(-1)
     # About one pair in a hundred is positive. On a CPU gathering them costs a third of another
     # exponential over the whole tile; on an accelerator nonzero() would wait for the device.
-    row, column = positive.nonzero(as_tuple=True)
-    value = similarity[row, column]
-    highest = value.new_full((similarity.size(0),), -math.inf)
+    width = positive.size(-1)
+    place = positive.view(-1).nonzero().squeeze(1)
+    row, value = place.div(width, rounding_mode="floor"), similarity.view(-1)[place]
+    highest = value.new_full((positive.numel() // width,), -math.inf)
     highest.scatter_reduce_(0, row, value, "amax")
     finite = highest.masked_fill(highest == -math.inf, 0.0)
     total = torch.zeros_like(highest).index_add_(0, row, (value - finite[row]).exp_())
-    return total.log_().add_(finite)
+    return total.log_().add_(finite).view(positive.shape[:-1])
 
 
 def _add_positive_grad(
     grad: Tensor, similarity: Tensor, positive: Tensor, positive_lse: Tensor, upstream: Tensor
 ) -> None:
-    """Adds ``upstream * exp(similarity - positive_lse)`` to ``grad`` at the entries marked
-    ``positive``; overwrites ``similarity``. The last two arguments are columns [rows, 1]."""
+    """Adds ``upstream * exp(similarity - positive_lse)``, the last two of one dimension less, to ``grad``
+    at the entries marked ``positive``; overwrites ``similarity``."""
     if similarity.device.type != "cpu":
-        similarity.masked_fill_(~positive, -math.inf).sub_(positive_lse).exp_()
-        grad.addcmul_(similarity, upstream)
+        similarity.masked_fill_(~positive, -math.inf).sub_(positive_lse.unsqueeze(-1)).exp_()
+        grad.addcmul_(similarity, upstream.unsqueeze(-1))
         return
-    row, column = positive.nonzero(as_tuple=True)
-    value = (similarity[row, column] - positive_lse[row, 0]).exp_() * upstream[row, 0]
-    grad[row, column] += value
+    place = positive.view(-1).nonzero().squeeze(1)
+    row = place.div(positive.size(-1), rounding_mode="floor")
+    value = similarity.view(-1)[place].sub_(positive_lse.reshape(-1)[row]).exp_()
+    grad.view(-1)[place] += value.mul_(upstream.reshape(-1)[row])
+
+
+class _Tile(NamedTuple):
+    """Parts x queries x keys whose similarities are held at the same time."""
+
+    parts: slice
+    rows: slice
+    columns: slice
+    masked: bool
+
+
+def _tiles(visibility: Visibility, keys_per_part: int, size: Tuple[int, int]) -> Iterator[_Tile]:
+    for block in visibility.blocks(keys_per_part, *size):
+        for begin, end, masked in block.tiles:
+            # Parts that are smaller than a tile share one.
+            step = max(1, size[0] * size[1] // ((block.end - block.begin) * (end - begin)))
+            for part in range(0, visibility.repeats, step):
+                parts = slice(part, min(part + step, visibility.repeats))
+                yield _Tile(parts, slice(block.begin, block.end), slice(begin, end), masked)
+
+
+def _similarity(tile: _Tile, query: Tensor, key: Tensor, visibility: Visibility) -> Tensor:
+    """[parts, queries, keys]; -inf where hidden."""
+    similarity = torch.bmm(query, key.transpose(1, 2))
+    if tile.masked:
+        hidden = visibility.hidden(tile.rows, tile.columns, query.device)
+        similarity.masked_fill_(hidden, -math.inf)
+    return similarity
 
 
 class _ChunkedLSE(torch.autograd.Function):
@@ -161,58 +192,60 @@ class _ChunkedLSE(torch.autograd.Function):
         key_tokens: Tensor,
         visibility: Visibility,
         scale: float,
-        tile: Tuple[int, int],
+        size: Tuple[int, int],
     ) -> Tuple[Tensor, Tensor]:
         dtype = _accumulation_dtype(queries.dtype)
         all_lse = queries.new_full((queries.size(0),), -math.inf, dtype=dtype)
         positive_lse = all_lse.clone()
-        for block in visibility.blocks(keys.size(0), *tile):
-            rows = slice(block.begin, block.end)
-            query = queries[rows].to(dtype) * scale
-            for key_tile in block.tiles:
-                columns = slice(key_tile.begin, key_tile.end)
-                similarity = query @ keys[columns].to(dtype).t()
-                if key_tile.masked:
-                    hidden = visibility.hidden(rows, columns, queries.device)
-                    similarity.masked_fill_(hidden, -math.inf)
-                all_lse[rows] = torch.logaddexp(all_lse[rows], similarity.logsumexp(1))
-                positive = key_tokens[columns] == query_targets[rows].unsqueeze(1)
-                tile_positive = _positive_lse(similarity, positive)
-                positive_lse[rows] = torch.logaddexp(positive_lse[rows], tile_positive)
         ctx.save_for_backward(queries, keys, query_targets, key_tokens, all_lse, positive_lse)
-        ctx.visibility, ctx.scale, ctx.tile = visibility, scale, tile
+        ctx.visibility, ctx.scale, ctx.size = visibility, scale, size
+        queries, keys, query_targets, key_tokens, every, positives = _in_parts(
+            visibility.repeats, queries, keys, query_targets, key_tokens, all_lse, positive_lse
+        )
+        for tile in _tiles(visibility, keys.size(1), size):
+            row, column = (tile.parts, tile.rows), (tile.parts, tile.columns)
+            query = queries[row].to(dtype) * scale
+            similarity = _similarity(tile, query, keys[column].to(dtype), visibility)
+            every[row] = torch.logaddexp(every[row], similarity.logsumexp(-1))
+            positive = key_tokens[column].unsqueeze(1) == query_targets[row].unsqueeze(-1)
+            positives[row] = torch.logaddexp(positives[row], _positive_lse(similarity, positive))
         return all_lse, positive_lse
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_all: Tensor, grad_positive: Tensor) -> Tuple[Any, ...]:
-        queries, keys, query_targets, key_tokens, all_lse, positive_lse = ctx.saved_tensors
-        dtype = all_lse.dtype
+        *inputs, all_lse, positive_lse = ctx.saved_tensors
+        visibility, scale, dtype = ctx.visibility, ctx.scale, all_lse.dtype
         # exp(-inf - inf) = 0: a row that sees nothing has no gradient, where -inf - -inf is NaN.
-        all_lse = all_lse.masked_fill(all_lse == -math.inf, math.inf).unsqueeze(1)
-        positive_lse = positive_lse.masked_fill(positive_lse == -math.inf, math.inf).unsqueeze(1)
-        grad_all, grad_positive = grad_all.unsqueeze(1), grad_positive.unsqueeze(1)
-        grad_queries = torch.zeros_like(queries, dtype=dtype) if ctx.needs_input_grad[0] else None
-        grad_keys = torch.zeros_like(keys, dtype=dtype) if ctx.needs_input_grad[1] else None
-        for block in ctx.visibility.blocks(keys.size(0), *ctx.tile):
-            rows = slice(block.begin, block.end)
-            query = queries[rows].to(dtype) * ctx.scale
-            for key_tile in block.tiles:
-                columns = slice(key_tile.begin, key_tile.end)
-                key = keys[columns].to(dtype)
-                similarity = query @ key.t()
-                if key_tile.masked:
-                    hidden = ctx.visibility.hidden(rows, columns, queries.device)
-                    similarity.masked_fill_(hidden, -math.inf)
-                grad = (similarity - all_lse[rows]).exp_().mul_(grad_all[rows])
-                positive = key_tokens[columns] == query_targets[rows].unsqueeze(1)
-                _add_positive_grad(grad, similarity, positive, positive_lse[rows], grad_positive[rows])
-                if grad_queries is not None:
-                    grad_queries[rows].addmm_(grad, key, alpha=ctx.scale)
-                if grad_keys is not None:
-                    grad_keys[columns].addmm_(grad.t(), query)
+        all_lse = all_lse.masked_fill(all_lse == -math.inf, math.inf)
+        positive_lse = positive_lse.masked_fill(positive_lse == -math.inf, math.inf)
+        grads = [
+            torch.zeros_like(tensor, dtype=dtype, memory_format=torch.contiguous_format) if wanted else None
+            for tensor, wanted in zip(inputs[:2], ctx.needs_input_grad)
+        ]
+        queries, keys, query_targets, key_tokens, all_lse, positive_lse, grad_all, grad_positive = _in_parts(
+            visibility.repeats, *inputs, all_lse, positive_lse, grad_all, grad_positive
+        )
+        grad_queries, grad_keys = (
+            None if grad is None else _in_parts(visibility.repeats, grad)[0] for grad in grads
+        )
+        for tile in _tiles(visibility, keys.size(1), ctx.size):
+            row, column = (tile.parts, tile.rows), (tile.parts, tile.columns)
+            query, key = queries[row].to(dtype) * scale, keys[column].to(dtype)
+            similarity = _similarity(tile, query, key, visibility)
+            grad = (similarity - all_lse[row].unsqueeze(-1)).exp_().mul_(grad_all[row].unsqueeze(-1))
+            positive = key_tokens[column].unsqueeze(1) == query_targets[row].unsqueeze(-1)
+            _add_positive_grad(grad, similarity, positive, positive_lse[row], grad_positive[row])
+            if grad_queries is not None:
+                grad_queries[row].baddbmm_(grad, key, alpha=scale)
+            if grad_keys is not None:
+                grad_keys[column].baddbmm_(grad.transpose(1, 2), query)
         return (
-            None if grad_queries is None else grad_queries.to(queries.dtype),
-            None if grad_keys is None else grad_keys.to(keys.dtype),
+            *(None if grad is None else grad.to(queries.dtype) for grad in grads),
             *[None] * 5,
         )
+
+
+def _in_parts(repeats: int, *tensors: Tensor) -> List[Tensor]:
+    """Views of shape [repeats, rows per part, ...]."""
+    return [t.reshape(repeats, t.size(0) // repeats, *t.shape[1:]) for t in tensors]

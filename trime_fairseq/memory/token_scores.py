@@ -1,9 +1,10 @@
 """The two token terms of the objective, a and b, for plain and for adaptive softmax."""
 
-from typing import Callable, List, Optional, Protocol, Sequence, Tuple
+from typing import Any, Callable, List, Optional, Protocol, Sequence, Tuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class AdaptiveSoftmax(Protocol):
@@ -26,8 +27,7 @@ def plain_token_scores(logits: Tensor, target: Tensor) -> Tuple[Tensor, Tensor]:
     Returns:
         a = logsumexp of the logits and b = logit of the target, float32 (float64 for float64) [N].
     """
-    logits = _at_least_float32(logits)
-    return logits.logsumexp(-1), _pick(logits, target)
+    return _lse_and_pick(logits, target)
 
 
 def adaptive_token_scores(
@@ -56,23 +56,43 @@ def adaptive_token_scores(
     features = softmax.dropout_module(features)
     (head_target, *tail_targets), tail_rows = softmax.adapt_target(target)
     assert head_target is not None
-    head = _at_least_float32(softmax.head(features))
-    token_lse = head.logsumexp(-1)
-    target_logit = _pick(head, head_target)
+    token_lse, target_logit = _lse_and_pick(softmax.head(features), head_target)
     for tail, rows, tail_target in zip(softmax.tail, tail_rows, tail_targets):
         if rows is None or tail_target is None:
             continue
-        logits = _at_least_float32(tail(features.index_select(0, rows)))
-        log_prob = _pick(logits, tail_target) - logits.logsumexp(-1)
+        tail_lse, tail_logit = _lse_and_pick(tail(features.index_select(0, rows)), tail_target)
+        log_prob = tail_logit - tail_lse
         if uncharged_tail_index is not None:
             log_prob = log_prob.masked_fill(tail_target == uncharged_tail_index, 0.0)
         target_logit = target_logit.index_add(0, rows, log_prob)
     return token_lse, target_logit
 
 
-def _at_least_float32(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()
+class _LseAndPick(torch.autograd.Function):
+    """Row-wise log-sum-exp of logits [N, V] and the logit of one column per row, in float32.
+
+    Of N x V numbers only the logits are kept for backward, which makes one gradient of that size;
+    ``logsumexp`` and ``gather`` one by one would make three.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, column: Tensor) -> Tuple[Tensor, Tensor]:
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        lse = wide.logsumexp(-1)
+        ctx.save_for_backward(logits, column, lse)
+        return lse, wide.gather(-1, column.unsqueeze(-1)).squeeze(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_lse: Tensor, grad_picked: Tensor) -> Tuple[Tensor, None]:
+        logits, column, lse = ctx.saved_tensors
+        grad = (logits - lse.unsqueeze(-1)).exp_().mul_(grad_lse.unsqueeze(-1))
+        grad.scatter_add_(-1, column.unsqueeze(-1), grad_picked.unsqueeze(-1))
+        return grad.to(logits.dtype), None
 
 
-def _pick(logits: Tensor, target: Tensor) -> Tensor:
-    return logits.gather(-1, target.unsqueeze(-1)).squeeze(-1)
+def _lse_and_pick(logits: Tensor, column: Tensor) -> Tuple[Tensor, Tensor]:
+    result: Tuple[Tensor, Tensor] = _LseAndPick.apply(  # type: ignore[no-untyped-call]
+        logits, column
+    )
+    return result

@@ -10,17 +10,18 @@ from .tiling import QueryBlock, plan_blocks
 
 
 class Visibility:
-    """Query ``i`` sees key ``j`` iff ``begin[i] <= j < end[i]`` and not
-    ``skip_begin[i] <= j < skip_end[i]``.
+    """Query ``i`` sees key ``j`` iff ``begin[i] <= j < end[i]`` and not ``skip_begin[i] <= j < skip_end[i]``.
 
     An allowed interval minus an excluded one covers every memory of TRIME: the earlier tokens of a
-    segment, the earlier tokens of a group of segments, or all segments but one's own. Rows are kept
-    on the CPU, because they decide which tiles are computed at all: reading them from an accelerator
-    would make every training step wait for it.
+    segment, the earlier tokens of a group of segments, or all segments but one's own. The rows stay on
+    the CPU, because they decide which tiles are computed at all: reading them from an accelerator would
+    make every training step wait for it.
 
     Args:
-        begin, end: allowed interval per query, int64 of shape [N] on the CPU.
+        begin, end: allowed interval per query, int64 of shape [n] on the CPU.
         skip_begin, skip_end: excluded interval per query, the same; both or neither.
+        repeats: the pattern of n queries holds for ``repeats`` equal parts of queries and keys, part r
+            of the queries seeing part r of the keys only: N = repeats * n queries, M / repeats keys each.
 
     Raises:
         ValueError: if the four rows differ in length or are not integers on the CPU.
@@ -32,6 +33,7 @@ class Visibility:
         end: Tensor,
         skip_begin: Optional[Tensor] = None,
         skip_end: Optional[Tensor] = None,
+        repeats: int = 1,
     ) -> None:
         if (skip_begin is None) != (skip_end is None):
             raise ValueError("skip_begin and skip_end go together")
@@ -43,24 +45,28 @@ class Visibility:
                 raise ValueError("visibility rows must be int64 vectors on the CPU")
             if row.numel() != begin.numel():
                 raise ValueError("visibility rows differ in length")
-        self.rows = torch.stack(rows)
+        self.repeats = repeats
+        self._rows = torch.stack(rows)
         self._on_device: Dict[torch.device, Tensor] = {}
         self._plans: Dict[Tuple[int, int, int], List[QueryBlock]] = {}
 
     @property
     def num_queries(self) -> int:
-        return self.rows.size(1)
+        """N, over all repeats."""
+        return self.repeats * self._rows.size(1)
 
+    # The constructors are cached: nearly all batches have the shape of the one before.
     @staticmethod
+    @lru_cache(maxsize=16)
     def own_segment(num_segments: int, length: int) -> "Visibility":
         """Each token sees the earlier tokens of its own segment (``trime_loss``).
 
         Queries and keys are both the tokens of ``num_segments`` segments of ``length`` tokens,
         flattened row by row.
         """
-        return Visibility.row_prefixes(length, ((0, length),) * num_segments)
+        position = torch.arange(length)
+        return Visibility(torch.zeros_like(position), position, repeats=num_segments)
 
-    # Cached, as is the next: nearly all batches have the shape of the one before.
     @staticmethod
     @lru_cache(maxsize=16)
     def row_prefixes(width: int, spans: Tuple[Tuple[int, int], ...]) -> "Visibility":
@@ -69,11 +75,13 @@ class Visibility:
         Queries are the positions ``first <= t < last`` of each row, ``spans[row] = (first, last)``;
         keys are all ``len(spans) * width`` positions, flattened row by row.
         """
+        if len(set(spans)) == 1:
+            position = torch.arange(*spans[0])
+            return Visibility(torch.zeros_like(position), position, repeats=len(spans))
         starts = [row * width for row in range(len(spans))]
         counts = torch.tensor([last - first for first, last in spans])
-        begin = torch.tensor(starts).repeat_interleave(counts)
         end = [torch.arange(start + first, start + last) for start, (first, last) in zip(starts, spans)]
-        return Visibility(begin, torch.cat(end))
+        return Visibility(torch.tensor(starts).repeat_interleave(counts), torch.cat(end))
 
     @staticmethod
     @lru_cache(maxsize=16)
@@ -82,18 +90,25 @@ class Visibility:
         begin, end, counts = torch.tensor(intervals).t()
         return Visibility(begin.repeat_interleave(counts), end.repeat_interleave(counts))
 
-    def blocks(self, num_keys: int, query_block: int, key_block: int) -> List[QueryBlock]:
-        """The tiles to compute: see :func:`trime_fairseq.memory.tiling.plan_blocks`."""
-        key = (num_keys, query_block, key_block)
+    def blocks(self, keys_per_part: int, query_block: int, key_block: int) -> List[QueryBlock]:
+        """The tiles of one part: see :func:`trime_fairseq.memory.tiling.plan_blocks`."""
+        key = (keys_per_part, query_block, key_block)
         if key not in self._plans:
-            self._plans[key] = plan_blocks(self.rows.numpy(), num_keys, query_block, key_block)
+            self._plans[key] = plan_blocks(self._rows.numpy(), keys_per_part, query_block, key_block)
         return self._plans[key]
 
     def hidden(self, queries: slice, keys: slice, device: torch.device) -> Tensor:
-        """True where a key of the tile must not be seen: bool of shape [queries, keys] on ``device``."""
+        """True where a key of a tile must not be seen: bool [queries, keys], the same for all parts."""
         if device not in self._on_device:
-            self._on_device[device] = self.rows.to(device, non_blocking=True)
+            self._on_device[device] = self._rows.to(device, non_blocking=True)
         begin, end, skip_begin, skip_end = self._on_device[device][:, queries].unsqueeze(-1)
         key = torch.arange(keys.start, keys.stop, device=device)
         hidden: Tensor = (key < begin) | (key >= end) | ((key >= skip_begin) & (key < skip_end))
         return hidden
+
+    def dense(self, num_keys: int, device: torch.device) -> Tensor:
+        """The N x M mask of hidden keys that the rest of this package never makes: for tests."""
+        part = slice(0, self._rows.size(1)), slice(0, num_keys // self.repeats)
+        seen = ~self.hidden(*part, device=device)
+        blocks: Tensor = torch.block_diag(*[seen] * self.repeats)  # type: ignore[no-untyped-call]
+        return ~blocks
