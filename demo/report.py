@@ -1,0 +1,55 @@
+"""Table, JSON and plot of the demo's evaluations."""
+
+import json
+from pathlib import Path
+from typing import Any, Dict, List
+
+
+def table(rows: List[Dict[str, Any]]) -> str:
+    """Markdown: one evaluation a line."""
+    lines = [
+        "| model | memory | valid ppl | test ppl | mass on memories | tokens/s |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        valid, test = row["valid"], row["test"]
+        lines.append(
+            f"| {row['model']} | {row['memory']} | {valid['ppl']:.1f} | {test['ppl']:.1f} | "
+            f"{test['mem_mass']:.2f} | {test['tokens_per_second']:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def write_json(rows: List[Dict[str, Any]], path: Path) -> None:
+    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def plot(rows: List[Dict[str, Any]], path: Path) -> None:
+    """Test perplexity against the size of the long-term memory; other evaluations as level lines."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")
+    sizes = sorted({row["mem_size"] for row in rows if row["mem_size"]})
+    styles = iter([":", "-.", "--", (0, (5, 1))])
+    for row in rows:
+        if not row["mem_size"]:
+            label = f"{row['model']}, {row['memory']}"
+            axes.axhline(row["test"]["ppl"], label=label, linestyle=next(styles), color="0.35")
+    for model in dict.fromkeys(row["model"] for row in rows if row["mem_size"]):
+        curve = [row for row in rows if row["model"] == model and row["mem_size"]]
+        axes.plot(
+            [row["mem_size"] for row in curve],
+            [row["test"]["ppl"] for row in curve],
+            marker="o",
+            label=f"{model}, local + long",
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.set_xlabel("size of the long-term memory (tokens)")
+    axes.set_ylabel("test perplexity")
+    axes.set_title("State of the Union addresses, small models trained on two CPU cores", fontsize=10)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=150)

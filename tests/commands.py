@@ -1,0 +1,136 @@
+"""Runs the real fairseq commands in processes of their own."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "tests" / "reference"
+BIN = Path(sys.executable).parent
+TASK = ["--user-dir", str(ROOT / "trime_fairseq"), "--task", "trime_language_modeling"]
+
+# A word model small enough to train for a few updates in a test, of the reference's shape.
+TINY = (
+    "--arch transformer_lm_wiki103 --decoder-layers 2 --decoder-embed-dim 32 --decoder-input-dim 32 "
+    "--decoder-output-dim 32 --decoder-ffn-embed-dim 64 --decoder-attention-heads 2 "
+    "--adaptive-input-cutoff 1000,3000 --adaptive-softmax-cutoff 1000,3000 --dropout 0 "
+    "--attention-dropout 0 --activation-dropout 0 --adaptive-softmax-dropout 0"
+).split()
+
+
+def environment() -> Dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def start(command: Sequence[Any], cwd: Optional[Path] = None) -> "subprocess.Popen[str]":
+    words = [str(word) for word in command]
+    if words[0].startswith("fairseq-"):
+        words[0] = str(BIN / words[0])
+    return subprocess.Popen(
+        words,
+        cwd=cwd,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def run(*command: Any, cwd: Optional[Path] = None, fails: bool = False) -> str:
+    """The output (both streams) of a command that must succeed, or must fail."""
+    process = start(command, cwd)
+    output, _ = process.communicate(timeout=600)
+    assert (process.returncode != 0) == fails, output[-4000:]
+    return output
+
+
+def evaluate(
+    folder: Path,
+    checkpoint: str = "word-trime",
+    flags: str = "--context-window 96 --use-local",
+    data: str = "word",
+    command: Sequence[str] = ("fairseq-eval-lm",),
+) -> Dict[str, Any]:
+    """The JSON result of ``fairseq-eval-lm`` on a reference checkpoint, with the output as "log"."""
+    result = folder / "result.json"
+    output = run(*evaluation_command(checkpoint, flags, data, command), "--eval-file", result)
+    return {**json.loads(result.read_text()), "log": output}
+
+
+def evaluation_command(
+    checkpoint: str,
+    flags: str,
+    data: str = "word",
+    command: Sequence[str] = ("fairseq-eval-lm",),
+) -> List[Any]:
+    path = REFERENCE / "checkpoints" / checkpoint / "checkpoint_best.pt"
+    defaults = {"--tokens-per-sample": "128", "--max-tokens": "1024", "--gen-subset": "valid"}
+    given = flags.split()
+    words = [*command, REFERENCE / "data" / data, *TASK, "--cpu", "--path", path, *given]
+    for flag, value in defaults.items():
+        if flag not in given:
+            words += [flag, value]
+    return words
+
+
+def train(save_dir: Path, *flags: Any, model: Sequence[str] = tuple(TINY), fails: bool = False) -> str:
+    """Trains on the reference text; the log."""
+    return run(*training_command(save_dir, *flags, model=model), fails=fails)
+
+
+def training_command(save_dir: Path, *flags: Any, model: Sequence[str] = tuple(TINY)) -> List[Any]:
+    defaults = {
+        "--task": "trime_language_modeling",
+        "--optimizer": "sgd",
+        "--lr": "0.5",
+        "--max-tokens": "1024",
+        "--tokens-per-sample": "128",
+        "--save-dir": str(save_dir),
+        "--ddp-backend": "legacy_ddp",
+        "--criterion": "trime_loss",
+        # The main branch of fairseq would drop a last batch that is no multiple of 8.
+        "--required-batch-size-multiple": "1",
+    }
+    words = ["fairseq-train", REFERENCE / "data" / "word", "--user-dir", ROOT / "trime_fairseq"]
+    words += ["--cpu", "--no-progress-bar", "--log-interval", "1", "--no-epoch-checkpoints"]
+    words += [*model, *flags]
+    for flag, value in defaults.items():
+        if flag not in flags:
+            words += [flag, value]
+    return words
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def run_ranks(command: Sequence[Any], world_size: int) -> List[str]:
+    """The outputs of ``world_size`` gloo processes that run a command together."""
+    port = free_port()
+    processes = [
+        start(
+            [
+                *command,
+                "--distributed-world-size",
+                world_size,
+                "--distributed-rank",
+                rank,
+                "--distributed-init-method",
+                f"tcp://127.0.0.1:{port}",
+                "--distributed-no-spawn",
+                "--distributed-backend",
+                "gloo",
+            ]
+        )
+        for rank in range(world_size)
+    ]
+    outputs = [process.communicate(timeout=600)[0] for process in processes]
+    for process, output in zip(processes, outputs):
+        assert process.returncode == 0, output[-4000:]
+    return outputs

@@ -1,0 +1,92 @@
+"""Visibility patterns against their definition, and the tiles against brute force."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trime_fairseq.memory import Visibility
+from trime_fairseq.memory.tiling import plan_blocks
+
+
+def seen(visibility, num_keys):
+    return (~visibility.dense(num_keys, torch.device("cpu"))).nonzero().tolist()
+
+
+def test_own_segment_sees_earlier_tokens_of_the_same_segment():
+    assert seen(Visibility.own_segment(2, 3), 6) == [[1, 0], [2, 0], [2, 1], [4, 3], [5, 3], [5, 4]]
+
+
+@pytest.mark.parametrize("spans", [((1, 3), (1, 3)), ((0, 2), (2, 4)), ((3, 4), (0, 1), (1, 2))])
+def test_row_prefixes(spans):
+    queries = [(row, t) for row, (first, last) in enumerate(spans) for t in range(first, last)]
+    expected = [[i, row * 4 + j] for i, (row, t) in enumerate(queries) for j in range(t)]
+    assert seen(Visibility.row_prefixes(4, spans), 4 * len(spans)) == expected
+
+
+def test_shared_interval_per_group():
+    assert seen(Visibility.shared(((0, 2, 2), (1, 3, 1))), 3) == [
+        [0, 0],
+        [0, 1],
+        [1, 0],
+        [1, 1],
+        [2, 1],
+        [2, 2],
+    ]
+
+
+def test_bad_rows():
+    row = torch.tensor([0, 1])
+    with pytest.raises(ValueError, match="go together"):
+        Visibility(row, row, skip_begin=row)
+    with pytest.raises(ValueError, match="differ in length"):
+        Visibility(row, row[:1])
+    with pytest.raises(ValueError, match="int64"):
+        Visibility(row.float(), row)
+
+
+intervals = st.lists(
+    st.tuples(st.integers(-3, 20), st.integers(-3, 24), st.integers(0, 20), st.integers(0, 20)),
+    min_size=1,
+    max_size=30,
+)
+
+
+@given(
+    rows=intervals, num_keys=st.integers(1, 20), query_block=st.integers(1, 9), key_block=st.integers(1, 9)
+)
+@settings(max_examples=200, deadline=None)
+def test_tiles_cover_what_is_seen_and_mask_what_is_not(rows, num_keys, query_block, key_block):
+    """Every visible pair lies in exactly one tile; an unmasked tile has visible pairs only; blocks partition
+    the queries and keep to their sizes."""
+    visibility = Visibility(*(torch.tensor(row) for row in zip(*rows)))
+    visible = ~visibility.dense(num_keys, torch.device("cpu"))
+    covered = torch.zeros_like(visible, dtype=torch.int64)
+    table = torch.tensor(rows).t().numpy()
+    blocks = plan_blocks(table, num_keys, query_block, key_block)
+    assert [block.begin for block in blocks] == [0, *[block.end for block in blocks[:-1]]]
+    assert blocks[-1].end == len(rows)
+    for block in blocks:
+        assert 0 < block.end - block.begin <= query_block
+        for begin, end, masked in block.tiles:
+            assert 0 <= begin < end <= num_keys
+            assert end - begin <= key_block
+            covered[block.begin : block.end, begin:end] += 1
+            assert masked or visible[block.begin : block.end, begin:end].all()
+    assert covered[visible].eq(1).all()
+    assert covered.max() <= 1
+
+
+def test_tiles_that_nobody_sees_are_skipped():
+    """Causal visibility of one segment costs about half of the plane; what all skip costs nothing."""
+    causal = Visibility.own_segment(1, 1024)
+    area = sum(
+        (block.end - block.begin) * (tile.end - tile.begin)
+        for block in causal.blocks(1024, 64, 64)
+        for tile in block.tiles
+    )
+    assert area / 1024**2 == pytest.approx(0.53, abs=0.01)
+    n = torch.zeros(10, dtype=torch.int64)
+    hole = Visibility(n, n + 1000, n + 100, n + 900)
+    tiles = hole.blocks(1000, 16, 2000)[0].tiles
+    assert [(tile.begin, tile.end, tile.masked) for tile in tiles] == [(0, 100, False), (900, 1000, False)]

@@ -1,0 +1,218 @@
+"""The real fairseq-eval-lm: everything that must not change the loss, what must, and bad input."""
+
+import json
+import re
+import sys
+
+import pytest
+import torch
+
+from tests.commands import REFERENCE, evaluate, evaluation_command, run, run_ranks
+
+pytestmark = pytest.mark.process
+
+LONG = "--context-window 96 --use-local --use-long --mem-size 512 --softmax-temp 1.1"
+COMPLETE = LONG + " --sample-break-mode complete --gen-subset test"
+
+
+@pytest.fixture(scope="module")
+def one_at_a_time(tmp_path_factory):
+    """Loss of one sample at a time, for flags; evaluated once."""
+    known = {}
+
+    def loss(flags):
+        if flags not in known:
+            folder = tmp_path_factory.mktemp("single")
+            known[flags] = evaluate(folder, "word-trime_long", flags + " --batch-size 1")
+        return known[flags]
+
+    return loss
+
+
+@pytest.mark.parametrize("flags", [LONG, COMPLETE], ids=["none", "complete"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "--batch-size 7",
+        "--batch-size 64 --max-tokens 4096 --softmax-batch 100",
+        "--num-workers 3 --batch-size 2",
+    ],
+)
+def test_same_loss(tmp_path, one_at_a_time, flags, change):
+    single = one_at_a_time(flags)
+    result = evaluate(tmp_path, "word-trime_long", f"{flags} {change}")
+    assert result["tokens"] == single["tokens"]
+    assert result["loss"] == pytest.approx(single["loss"], rel=1e-6)
+    assert result["mem_mass"] == pytest.approx(single["mem_mass"], rel=1e-5)
+
+
+def test_without_batch_size_max_tokens_bounds_the_model_input(tmp_path):
+    """32 new tokens with 96 of context: 1,024 tokens are 8 rows of 128, as the progress shows."""
+    single = evaluate(tmp_path, flags="--context-window 96 --use-local --max-tokens 1024")
+    assert re.search(r"\b82/82|/ 82\b", single["log"]) or "82" in single["log"]
+
+
+def test_shards_are_contiguous_and_add_up(tmp_path):
+    """Without long-term memory shards lose nothing: their sum is the whole, context windows included."""
+    flags = "--context-window 96 --use-local --batch-size 8"
+    whole = evaluate(tmp_path, flags=flags)
+    file = tmp_path / "sharded.json"
+    command = evaluation_command("word-trime", flags)
+    logs = [run(*command, "--eval-file", file, "--num-shards", 3, "--shard-id", shard) for shard in (2, 0, 1)]
+    merged = json.loads(file.read_text())
+    assert merged["tokens"] == whole["tokens"] == 20783
+    assert merged["loss"] == pytest.approx(whole["loss"], rel=1e-7)
+    assert merged["num_shards"] == 3
+    assert "will be written when shard 0 is done" in logs[0]
+    assert "all 3 shards, 20,783 tokens" in logs[2]
+    parts = [json.loads((tmp_path / f"sharded.json.shard-{i}-of-3").read_text()) for i in range(3)]
+    assert sum(part["tokens"] for part in parts) == 20783
+    assert max(part["tokens"] for part in parts) - min(part["tokens"] for part in parts) <= 8 * 32
+
+
+def test_shard_files_of_another_evaluation_are_not_merged(tmp_path):
+    file = tmp_path / "sharded.json"
+    for shard, flags in enumerate(["--softmax-temp 1.0", "--softmax-temp 1.5"]):
+        command = evaluation_command("word-trime", f"--use-local {flags}")
+        log = run(*command, "--eval-file", file, "--num-shards", 2, "--shard-id", shard)
+    assert "is of another evaluation (softmax_temp differ)" in log
+    assert not file.exists()
+
+
+def test_distributed_evaluation_reports_all_tokens(tmp_path):
+    flags = "--context-window 96 --use-local --batch-size 8"
+    whole = evaluate(tmp_path, flags=flags)
+    file = tmp_path / "distributed.json"
+    outputs = run_ranks([*evaluation_command("word-trime", LONG), "--eval-file", file], 2)
+    assert "the long-term memory of each starts empty" in outputs[0]
+    outputs = run_ranks([*evaluation_command("word-trime", flags), "--eval-file", file], 2)
+    result = json.loads(file.read_text())
+    assert result["tokens"] == whole["tokens"]
+    assert result["loss"] == pytest.approx(whole["loss"], rel=1e-7)
+    assert "TRIME: all 20,783 tokens" in outputs[0]
+
+
+def test_plain_mode_is_the_stock_task(tmp_path):
+    """Without memories ours must be what fairseq's own task and scorer print."""
+    command = evaluation_command("word-trime", "--context-window 96 --batch-size 1")
+    stock = run(*["language_modeling" if word == "trime_language_modeling" else word for word in command])
+    expected = re.search(r"Loss \(base 2\): ([\d.]+)", stock).group(1)
+    result = evaluate(tmp_path, flags="--context-window 96 --batch-size 8")
+    assert f"{result['loss']:.4f}" == expected
+    assert result["mem_mass"] == 0
+
+
+def test_memory_flags_do_nothing_in_plain_mode(tmp_path):
+    plain = evaluate(tmp_path, flags="--mode lm --use-local")
+    assert plain["loss"] == pytest.approx(evaluate(tmp_path, flags="")["loss"], rel=1e-9)
+
+
+def test_linear_interpolation(tmp_path):
+    """Weight 0 is the plain model; a small weight of the cache lowers the loss of a plain model."""
+    plain = evaluate(tmp_path, flags="--context-window 96")
+    zero = evaluate(tmp_path, flags="--context-window 96 --use-local --mode li --cache-lmbda 0")
+    some = evaluate(tmp_path, flags="--context-window 96 --use-local --mode li --cache-lmbda 0.1")
+    assert zero["loss"] == pytest.approx(plain["loss"], rel=1e-6)
+    assert some["loss"] < plain["loss"] - 0.05
+
+
+def test_key_types_differ(tmp_path):
+    losses = [
+        evaluate(tmp_path, flags=f"--use-local --knn-keytype {kind} --softmax-temp 2")["loss"]
+        for kind in ("last_ffn_input", "model_output")
+    ]
+    assert abs(losses[0] - losses[1]) > 0.01
+
+
+def test_word_probabilities_are_those_of_the_loss(tmp_path):
+    result = evaluate(tmp_path, flags="--context-window 96 --use-local --output-word-probs")
+    values = re.findall(r"\[(-?\d+\.\d+)\]", result["log"])
+    assert len(values) == result["tokens"]
+    assert -sum(map(float, values)) == pytest.approx(result["nll_nats"], rel=1e-5)
+
+
+def test_exact_tails_is_a_higher_loss_by_the_uncharged_words(tmp_path):
+    published = evaluate(tmp_path, flags="--use-local")
+    exact = evaluate(tmp_path, flags="--use-local --exact-tails")
+    assert (published["exact_tails"], exact["exact_tails"]) == (False, True)
+    assert 40 < (exact["loss"] - published["loss"]) * exact["tokens"] < 70
+
+
+def test_left_out_samples_are_counted(tmp_path):
+    result = evaluate(tmp_path, flags="--use-local --sample-break-mode complete")
+    assert result["tokens"] + result["left_out_tokens"] == 20783
+    assert result["left_out_share"] == pytest.approx(1 - 4415 / 20783)
+    message = f"{result['left_out_samples']} samples (16,368 tokens, 78.8% of the subset) are longer"
+    assert message in result["log"]
+
+
+def test_half_precision_is_close(tmp_path):
+    single = evaluate(tmp_path, flags=LONG + " --fp16 --gen-subset test")
+    assert single["loss"] == pytest.approx(
+        evaluate(tmp_path, flags=LONG + " --gen-subset test")["loss"], rel=2e-3
+    )
+
+
+def test_run_as_a_module(tmp_path):
+    command = (sys.executable, "-m", "fairseq_cli.eval_lm")
+    result = evaluate(tmp_path, flags="--context-window 96 --use-local", command=command)
+    assert result["loss"] == pytest.approx(6.974439, rel=1e-5)
+
+
+def test_beginning_of_sentence_tokens_are_not_counted(tmp_path):
+    """--add-bos-token: stock leaves the prepended token out of its loss, and so do we."""
+    result = evaluate(tmp_path, flags="--add-bos-token --use-local --tokens-per-sample 120")
+    assert result["tokens"] == 20783
+    assert f"Loss (base 2): {result['loss']:.4f}, Perplexity" in result["log"].splitlines()[-1]
+
+
+BAD = {
+    "--tokens-per-sample 256": "--tokens-per-sample 256 exceeds the 128 positions",
+    "--context-window 128": "--context-window 128 leaves no token of --tokens-per-sample 128",
+    "--use-long --mem-size 5": "pass --use-local",
+    "--use-local --use-long": "--use-long needs --mem-size",
+    "--use-local --use-long --mem-size -3": "--mem-size must be positive, not -3",
+    "--use-local --softmax-temp 0": "--softmax-temp must be positive",
+    "--knn-keytype first_layer": "argument --knn-keytype: invalid choice",
+    "--mode li --use-local": "--mode li needs --cache-lmbda",
+}
+
+
+@pytest.mark.parametrize("flags", BAD)
+def test_bad_flags_end_in_one_clear_error(flags):
+    output = run(*evaluation_command("word-trime", flags), fails=True)
+    assert BAD[flags] in output.splitlines()[-1]
+    assert "Evaluated" not in output
+
+
+def test_ensembles_are_refused():
+    command = evaluation_command("word-trime", "")
+    path = command.index("--path") + 1
+    command[path] = f"{command[path]}:{command[path]}"
+    assert "one model expected, not an ensemble" in run(*command, fails=True).splitlines()[-1]
+
+
+def test_data_of_another_dictionary():
+    output = run(*evaluation_command("word-trime", "", data="char"), fails=True)
+    assert "the adaptive cutoffs 1000,3000 exceed the dictionary of DATA (88 types)" in output
+    output = run(*evaluation_command("char-trime_long", "", data="word"), fails=True)
+    assert "dictionary of 88 types, DATA/dict.txt has 6,248" in output
+
+
+def test_generation_works_and_refuses_memories(tmp_path):
+    command = evaluation_command("word-trime", "--sample-break-mode none", command=("fairseq-generate",))
+    # The first tokens of each sample are the prefix that generation goes on from.
+    command += ["--batch-size", 4, "--beam", 1, "--max-len-b", 20, "--prefix-size", 5, "--gen-subset", "test"]
+    command[command.index("--tokens-per-sample") + 1] = "12"
+    output = run(*command, "--results-path", tmp_path)
+    written = (tmp_path / "generate-test.txt").read_text()
+    assert len(re.findall(r"^H-\d+", written, re.M)) > 100, output[-2000:]
+    assert "generation has no memory" in run(*command, "--use-local", fails=True)
+
+
+def test_published_checkpoint_needs_no_model_overrides_under_weights_only():
+    """As torch >= 2.6 loads by default; the settings in it are an argparse.Namespace."""
+    path = REFERENCE / "checkpoints" / "char-trime_long" / "checkpoint_best.pt"
+    state = torch.load(path, weights_only=False)
+    assert "cfg" not in state
+    assert type(state["args"]).__name__ == "Namespace"
