@@ -80,13 +80,16 @@ def test_tiles_cover_what_is_seen_and_mask_what_is_not(rows, num_keys, query_blo
 def test_tiles_that_nobody_sees_are_skipped():
     """Causal visibility of one segment costs about half of the plane; what all skip costs nothing."""
     causal = Visibility.own_segment(1, 1024)
-    area = sum(
-        (block.end - block.begin) * (tile.end - tile.begin)
-        for block in causal.blocks(1024, 64, 64)
-        for tile in block.tiles
-    )
+    tiles = [(tile.row[1], tile.column[1]) for tile in causal.tiles(1024, (64, 64))]
+    area = sum((rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in tiles)
     assert area / 1024**2 == pytest.approx(0.53, abs=0.01)
     n = torch.zeros(10, dtype=torch.int64)
     hole = Visibility(n, n + 1000, n + 100, n + 900)
-    tiles = hole.blocks(1000, 16, 2000)[0].tiles
-    assert [(tile.begin, tile.end, tile.masked) for tile in tiles] == [(0, 100, False), (900, 1000, False)]
+    tiles = [(tile.column[1], tile.masked) for tile in hole.tiles(1000, (16, 2000))]
+    assert tiles == [(slice(0, 100), False), (slice(900, 1000), False)]
+
+
+def test_short_parts_share_tiles():
+    """Ten segments of 8 tokens in tiles of 16 x 16: four segments each."""
+    tiles = Visibility.own_segment(10, 8).tiles(8, (16, 16))
+    assert [(tile.row[0].start, tile.row[0].stop) for tile in tiles] == [(0, 4), (4, 8), (8, 10)]

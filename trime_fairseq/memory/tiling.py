@@ -1,6 +1,6 @@
 """Cuts the N x M plane of queries and keys into tiles and drops those that nobody may see."""
 
-from typing import List, NamedTuple
+from typing import List, NamedTuple, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,33 @@ class QueryBlock(NamedTuple):
     begin: int
     end: int
     tiles: List[KeyTile]
+
+
+class Tile(NamedTuple):
+    """Parts x queries x keys whose similarities are held at the same time.
+
+    ``row`` and ``column`` index queries [parts, queries per part, ...] and keys [parts, keys per part, ...];
+    ``first`` is the first tile of its queries.
+    """
+
+    row: Tuple[slice, slice]
+    column: Tuple[slice, slice]
+    masked: bool
+    first: bool
+
+
+def share_between_parts(blocks: List[QueryBlock], parts: int, tile_size: int) -> List[Tile]:
+    """The tiles of ``parts`` equal parts with the given blocks each; as many parts share a tile as fit into
+    ``tile_size`` similarities."""
+    tiles = []
+    for block in blocks:
+        for number, (begin, end, masked) in enumerate(block.tiles):
+            step = max(1, tile_size // ((block.end - block.begin) * (end - begin)))
+            for part in range(0, parts, step):
+                shared = slice(part, min(part + step, parts))
+                row, column = (shared, slice(block.begin, block.end)), (shared, slice(begin, end))
+                tiles.append(Tile(row, column, masked, first=number == 0))
+    return tiles
 
 
 def plan_blocks(rows: NDArray[np.int64], num_keys: int, query_block: int, key_block: int) -> List[QueryBlock]:

@@ -6,7 +6,10 @@ from typing import Dict, List, Optional, Tuple
 import torch
 from torch import Tensor
 
-from .tiling import QueryBlock, plan_blocks
+from .tiling import Tile, plan_blocks, share_between_parts
+
+# Masks up to this size are kept: the mask of a short segment costs as much as its similarities.
+_KEPT_MASK = 2**17
 
 
 class Visibility:
@@ -48,7 +51,8 @@ class Visibility:
         self.repeats = repeats
         self._rows = torch.stack(rows)
         self._on_device: Dict[torch.device, Tensor] = {}
-        self._plans: Dict[Tuple[int, int, int], List[QueryBlock]] = {}
+        self._masks: Dict[Tuple[int, int, int, int, torch.device], Tensor] = {}
+        self._plans: Dict[Tuple[int, Tuple[int, int]], List[Tile]] = {}
 
     @property
     def num_queries(self) -> int:
@@ -90,20 +94,26 @@ class Visibility:
         begin, end, counts = torch.tensor(intervals).t()
         return Visibility(begin.repeat_interleave(counts), end.repeat_interleave(counts))
 
-    def blocks(self, keys_per_part: int, query_block: int, key_block: int) -> List[QueryBlock]:
-        """The tiles of one part: see :func:`trime_fairseq.memory.tiling.plan_blocks`."""
-        key = (keys_per_part, query_block, key_block)
-        if key not in self._plans:
-            self._plans[key] = plan_blocks(self._rows.numpy(), keys_per_part, query_block, key_block)
-        return self._plans[key]
+    def tiles(self, keys_per_part: int, size: Tuple[int, int]) -> List[Tile]:
+        """What has to be computed, in tiles of at most ``size`` queries and keys."""
+        plan = (keys_per_part, size)
+        if plan not in self._plans:
+            blocks = plan_blocks(self._rows.numpy(), keys_per_part, *size)
+            self._plans[plan] = share_between_parts(blocks, self.repeats, size[0] * size[1])
+        return self._plans[plan]
 
     def hidden(self, queries: slice, keys: slice, device: torch.device) -> Tensor:
         """True where a key of a tile must not be seen: bool [queries, keys], the same for all parts."""
+        place = (queries.start, queries.stop, keys.start, keys.stop, device)
+        if place in self._masks:
+            return self._masks[place]
         if device not in self._on_device:
             self._on_device[device] = self._rows.to(device, non_blocking=True)
         begin, end, skip_begin, skip_end = self._on_device[device][:, queries].unsqueeze(-1)
         key = torch.arange(keys.start, keys.stop, device=device)
         hidden: Tensor = (key < begin) | (key >= end) | ((key >= skip_begin) & (key < skip_end))
+        if hidden.numel() <= _KEPT_MASK:
+            self._masks[place] = hidden
         return hidden
 
     def dense(self, num_keys: int, device: torch.device) -> Tensor:

@@ -1,0 +1,164 @@
+"""The chunked implementation of :func:`trime_fairseq.memory.memory_lse`."""
+
+import math
+from typing import Any, List, Tuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .tiling import Tile
+from .visibility import Visibility
+
+
+def chunked_lse(
+    queries: Tensor,
+    keys: Tensor,
+    query_targets: Tensor,
+    key_tokens: Tensor,
+    visibility: Visibility,
+    scale: float,
+    size: Tuple[int, int],
+) -> Tuple[Tensor, Tensor]:
+    """See :func:`trime_fairseq.memory.memory_lse`; ``size`` is queries and keys per tile."""
+    inputs = queries, keys, query_targets, key_tokens, visibility, scale, size
+    if not (torch.is_grad_enabled() and (queries.requires_grad or keys.requires_grad)):
+        return _forward(*inputs)
+    result: Tuple[Tensor, Tensor] = _ChunkedLSE.apply(*inputs)  # type: ignore[no-untyped-call]
+    return result
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64, float32 for everything else."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _gather_positives(similarity: Tensor) -> bool:
+    """About one pair in a hundred is positive. On a CPU gathering those costs a third of another exponential
+    over a large tile; on an accelerator it would wait for the device."""
+    return similarity.device.type == "cpu" and similarity.numel() > 2**13
+
+
+def _positive_lse(similarity: Tensor, positive: Tensor) -> Tensor:
+    """Log-sum-exp over the last dimension of the entries marked ``positive``; overwrites ``similarity``."""
+    if not _gather_positives(similarity):
+        return similarity.masked_fill_(~positive, -math.inf).logsumexp(-1)
+    width = positive.size(-1)
+    place = positive.view(-1).nonzero().squeeze(1)
+    row, value = place.div(width, rounding_mode="floor"), similarity.view(-1)[place]
+    highest = value.new_full((positive.numel() // width,), -math.inf)
+    highest.scatter_reduce_(0, row, value, "amax")
+    finite = highest.masked_fill(highest == -math.inf, 0.0)
+    total = torch.zeros_like(highest).index_add_(0, row, (value - finite[row]).exp_())
+    return total.log_().add_(finite).view(positive.shape[:-1])
+
+
+def _add_positive_grad(
+    grad: Tensor, similarity: Tensor, positive: Tensor, positive_lse: Tensor, upstream: Tensor
+) -> None:
+    """Adds ``upstream * exp(similarity - positive_lse)``, the last two of one dimension less, to ``grad``
+    at the entries marked ``positive``; overwrites ``similarity``."""
+    if not _gather_positives(similarity):
+        similarity.masked_fill_(~positive, -math.inf).sub_(positive_lse.unsqueeze(-1)).exp_()
+        grad.addcmul_(similarity, upstream.unsqueeze(-1))
+        return
+    place = positive.view(-1).nonzero().squeeze(1)
+    row = place.div(positive.size(-1), rounding_mode="floor")
+    value = similarity.view(-1)[place].sub_(positive_lse.reshape(-1)[row]).exp_()
+    grad.view(-1)[place] += value.mul_(upstream.reshape(-1)[row])
+
+
+def _similarity(tile: Tile, query: Tensor, key: Tensor, visibility: Visibility) -> Tensor:
+    """[parts, queries, keys]; -inf where hidden."""
+    similarity = torch.bmm(query, key.transpose(1, 2))
+    if tile.masked:
+        hidden = visibility.hidden(tile.row[1], tile.column[1], query.device)
+        similarity.masked_fill_(hidden, -math.inf)
+    return similarity
+
+
+def _forward(
+    queries: Tensor,
+    keys: Tensor,
+    query_targets: Tensor,
+    key_tokens: Tensor,
+    visibility: Visibility,
+    scale: float,
+    size: Tuple[int, int],
+) -> Tuple[Tensor, Tensor]:
+    dtype = accumulation_dtype(queries.dtype)
+    all_lse, positive_lse = queries.new_full((2, queries.size(0)), -math.inf, dtype=dtype)
+    queries, keys, query_targets, key_tokens, every, positives = _in_parts(
+        visibility.repeats, queries, keys, query_targets, key_tokens, all_lse, positive_lse
+    )
+    for tile in visibility.tiles(keys.size(1), size):
+        row, column = tile.row, tile.column
+        similarity = _similarity(tile, queries[row].to(dtype) * scale, keys[column].to(dtype), visibility)
+        tile_all = similarity.logsumexp(-1)
+        positive = key_tokens[column].unsqueeze(1) == query_targets[row].unsqueeze(-1)
+        tile_positive = _positive_lse(similarity, positive)
+        if not tile.first:
+            tile_all = torch.logaddexp(every[row], tile_all)
+            tile_positive = torch.logaddexp(positives[row], tile_positive)
+        every[row], positives[row] = tile_all, tile_positive
+    return all_lse, positive_lse
+
+
+class _ChunkedLSE(torch.autograd.Function):
+    """See :func:`chunked_lse`. Saves only its inputs and the two results."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        queries: Tensor,
+        keys: Tensor,
+        query_targets: Tensor,
+        key_tokens: Tensor,
+        visibility: Visibility,
+        scale: float,
+        size: Tuple[int, int],
+    ) -> Tuple[Tensor, Tensor]:
+        inputs = queries, keys, query_targets, key_tokens
+        results = _forward(*inputs, visibility, scale, size)
+        ctx.save_for_backward(*inputs, *results)
+        ctx.visibility, ctx.scale, ctx.size = visibility, scale, size
+        return results
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_all: Tensor, grad_positive: Tensor) -> Tuple[Any, ...]:
+        *inputs, all_lse, positive_lse = ctx.saved_tensors
+        visibility, scale, dtype = ctx.visibility, ctx.scale, all_lse.dtype
+        # exp(-inf - inf) = 0: a row that sees nothing has no gradient, where -inf - -inf is NaN.
+        all_lse = all_lse.masked_fill(all_lse == -math.inf, math.inf)
+        positive_lse = positive_lse.masked_fill(positive_lse == -math.inf, math.inf)
+        grads = [
+            torch.zeros_like(tensor, dtype=dtype, memory_format=torch.contiguous_format) if wanted else None
+            for tensor, wanted in zip(inputs[:2], ctx.needs_input_grad)
+        ]
+        queries, keys, query_targets, key_tokens, all_lse, positive_lse, grad_all, grad_positive = _in_parts(
+            visibility.repeats, *inputs, all_lse, positive_lse, grad_all, grad_positive
+        )
+        grad_queries, grad_keys = (
+            None if grad is None else _in_parts(visibility.repeats, grad)[0] for grad in grads
+        )
+        for tile in visibility.tiles(keys.size(1), ctx.size):
+            row, column = tile.row, tile.column
+            query, key = queries[row].to(dtype) * scale, keys[column].to(dtype)
+            similarity = _similarity(tile, query, key, visibility)
+            grad = (similarity - all_lse[row].unsqueeze(-1)).exp_().mul_(grad_all[row].unsqueeze(-1))
+            positive = key_tokens[column].unsqueeze(1) == query_targets[row].unsqueeze(-1)
+            _add_positive_grad(grad, similarity, positive, positive_lse[row], grad_positive[row])
+            if grad_queries is not None:
+                grad_queries[row].baddbmm_(grad, key, alpha=scale)
+            if grad_keys is not None:
+                grad_keys[column].baddbmm_(grad.transpose(1, 2), query)
+        return (
+            *(None if grad is None else grad.to(queries.dtype) for grad in grads),
+            *[None] * 5,
+        )
+
+
+def _in_parts(repeats: int, *tensors: Tensor) -> List[Tensor]:
+    """Views of shape [repeats, rows per part, ...]."""
+    return [t.reshape(repeats, t.size(0) // repeats, *t.shape[1:]) for t in tensors]
