@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
+import torch
+
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "tests" / "reference"
 BIN = Path(sys.executable).parent
@@ -20,6 +22,9 @@ TINY = (
     "--adaptive-input-cutoff 1000,3000 --adaptive-softmax-cutoff 1000,3000 --dropout 0 "
     "--attention-dropout 0 --activation-dropout 0 --adaptive-softmax-dropout 0"
 ).split()
+
+# Older releases of PyTorch have no float16 arithmetic on the CPU.
+HALF_ON_CPU = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 2)
 
 
 def environment() -> Dict[str, str]:

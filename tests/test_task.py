@@ -1,0 +1,58 @@
+"""Batches of an evaluation, as the task makes them."""
+
+import pytest
+
+from tests.commands import REFERENCE
+from trime_fairseq.tasks.trime_language_modeling import (
+    TrimeLanguageModelingConfig,
+    TrimeLanguageModelingTask,
+)
+
+
+@pytest.fixture(scope="module")
+def task():
+    cfg = TrimeLanguageModelingConfig(
+        data=str(REFERENCE / "data" / "word"),
+        tokens_per_sample=32,
+        seed=1,
+        dataset_impl=None,
+        batch_size=None,
+        batch_size_valid=None,
+        use_plasma_view=False,
+        plasma_path="",
+        context_window=96,
+        gen_subset="valid",
+        path=None,
+    )
+    task = TrimeLanguageModelingTask.setup_task(cfg)
+    task.load_dataset("valid")
+    return task
+
+
+def rows(task, **flags):
+    """Sample ids of each batch."""
+    batches = task.eval_lm_dataloader(task.dataset("valid"), context_window=96, max_positions=128, **flags)
+    return [batch["sample_ids"] for batch in batches]
+
+
+def test_max_tokens_bounds_the_model_input_unless_a_batch_size_is_given(task):
+    """32 new tokens with 96 of context: 1,024 tokens are 8 rows of 128; with a batch size, 32 rows."""
+    batches = rows(task, max_tokens=1024)
+    assert [len(batch) for batch in batches[:3]] == [8, 8, 8]
+    assert [sample for batch in batches for sample in batch] == list(range(650))
+    assert len(rows(task, max_tokens=1024, batch_size=100)[0]) == 32
+    assert len(rows(task, max_tokens=1024, batch_size=5)[0]) == 5
+    # A limit below the input of a single sample still scores one at a time.
+    assert len(rows(task, max_tokens=10)) == 650
+
+
+def test_scorer_of_the_next_evaluation_only(task):
+    """The hook into fairseq-eval-lm is used once, and then gone."""
+    from fairseq_cli import eval_lm
+
+    from trime_fairseq.scoring import TrimeScorer
+
+    stock = eval_lm.SequenceScorer
+    task.eval_lm_dataloader(task.dataset("valid"), context_window=96, max_positions=128)
+    assert isinstance(eval_lm.SequenceScorer(task.target_dictionary, 0), TrimeScorer)
+    assert eval_lm.SequenceScorer is stock
