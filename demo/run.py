@@ -4,6 +4,7 @@ Writes demo/out/results.md, results.json, perplexity.png and logs. Started again
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -108,9 +109,13 @@ def run(log_name: str, *command: Any, show: Sequence[str] = ()) -> None:
     log = OUT / "logs" / f"{log_name.replace(' ', '-')}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     words = [str(word) for word in command]
+    # On a machine with GPUs fairseq would start a process for each.
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     with (
         log.open("w", encoding="utf-8") as file,
-        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+        subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        ) as process,
     ):
         for line in process.stdout:
             file.write(line)

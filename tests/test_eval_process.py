@@ -5,9 +5,8 @@ import re
 import sys
 
 import pytest
-import torch
 
-from tests.commands import HALF_ON_CPU, REFERENCE, evaluate, evaluation_command, run, run_ranks
+from tests.commands import HALF_ON_CPU, evaluate, evaluation_command, run, run_ranks
 
 pytestmark = pytest.mark.process
 
@@ -107,6 +106,10 @@ def test_linear_interpolation(tmp_path):
     zero = evaluate(tmp_path, flags="--context-window 96 --use-local --mode li --cache-lmbda 0")
     some = evaluate(tmp_path, flags="--context-window 96 --use-local --mode li --cache-lmbda 0.1")
     assert zero["loss"] == pytest.approx(plain["loss"], rel=1e-6)
+    assert zero["mem_mass"] == zero["mem_share"] == 0
+    # The first token of the text has no memory.
+    assert some["mem_mass"] == pytest.approx(0.1 * (1 - 1 / 20783))
+    assert 0.05 < some["mem_share"] < 0.5
     assert some["loss"] < plain["loss"] - 0.05
 
 
@@ -169,6 +172,8 @@ BAD = {
     "--use-local --use-long": "--use-long needs --mem-size",
     "--use-local --use-long --mem-size -3": "--mem-size must be positive, not -3",
     "--use-local --softmax-temp 0": "--softmax-temp must be positive",
+    "--context-window -1": "--context-window must not be negative",
+    "--eval-file /": "--eval-file /: cannot be written there",
     "--knn-keytype first_layer": "argument --knn-keytype: invalid choice",
     "--mode li --use-local": "--mode li needs --cache-lmbda",
 }
@@ -188,6 +193,12 @@ def test_ensembles_are_refused():
     assert "one model expected, not an ensemble" in run(*command, fails=True).splitlines()[-1]
 
 
+def test_separate_shards_in_several_processes_are_refused():
+    command = [*evaluation_command("word-trime", ""), "--num-shards", 4, "--shard-id", 1]
+    for output in run_ranks(command, 2, fails=True):
+        assert "pass --distributed-world-size 1" in output
+
+
 def test_data_of_another_dictionary():
     output = run(*evaluation_command("word-trime", "", data="char"), fails=True)
     assert "the adaptive cutoffs 1000,3000 exceed the dictionary of DATA (88 types)" in output
@@ -205,11 +216,6 @@ def test_generation_works_and_refuses_memories(tmp_path):
     written = (tmp_path / "generate-test.txt").read_text()
     assert len(re.findall(r"^H-\d+", written, re.M)) > 20, output[-2000:]
     assert "generation has no memory" in run(*command, "--use-local", fails=True)
-
-
-def test_published_checkpoint_needs_no_model_overrides_under_weights_only():
-    """As torch >= 2.6 loads by default; the settings in it are an argparse.Namespace."""
-    path = REFERENCE / "checkpoints" / "char-trime_long" / "checkpoint_best.pt"
-    state = torch.load(path, weights_only=False)
-    assert "cfg" not in state
-    assert type(state["args"]).__name__ == "Namespace"
+    path = command.index("--path") + 1
+    command[path] = f"{command[path]}:{command[path]}"
+    run(*command, "--results-path", tmp_path / "ensemble")

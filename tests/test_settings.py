@@ -16,6 +16,7 @@ from trime_fairseq.settings import MemorySettings
     [
         ({"softmax_temp": 0.0}, "--softmax-temp must be positive"),
         ({"softmax_temp": -1.0}, "--softmax-temp must be positive"),
+        ({"softmax_temp": float("nan")}, "--softmax-temp must be positive"),
         ({"use_long": True, "mem_size": 10}, "pass --use-local"),
         ({"use_local": True, "use_long": True}, "--use-long needs --mem-size N"),
         ({"use_local": True, "use_long": True, "mem_size": -5}, "--mem-size must be positive, not -5"),

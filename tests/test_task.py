@@ -23,6 +23,8 @@ def task():
         context_window=96,
         gen_subset="valid",
         path=None,
+        fp16=False,
+        post_process=None,
     )
     task = TrimeLanguageModelingTask.setup_task(cfg)
     task.load_dataset("valid")
@@ -44,6 +46,16 @@ def test_max_tokens_bounds_the_model_input_unless_a_batch_size_is_given(task):
     assert len(rows(task, max_tokens=1024, batch_size=5)[0]) == 5
     # A limit below the input of a single sample still scores one at a time.
     assert len(rows(task, max_tokens=10)) == 650
+
+
+def test_nothing_to_evaluate(task):
+    """fairseq would print a perplexity of 1."""
+    with pytest.raises(ValueError, match="all 650 samples of --gen-subset valid are longer than the 10"):
+        task.args.tokens_per_sample, before = 10, task.args.tokens_per_sample
+        try:
+            task.eval_lm_dataloader(task.dataset("valid"), max_positions=10)
+        finally:
+            task.args.tokens_per_sample = before
 
 
 def test_scorer_of_the_next_evaluation_only(task):

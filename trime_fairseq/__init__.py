@@ -5,7 +5,7 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "trime_fairseq needs fairseq: pip install ve-fairseq (Python 3.11, 3.12) "
-        "or fairseq==0.12.2 (Python 3.9, 3.10)"
+        "or fairseq==0.12.2 (Python 3.10)"
     ) from error
 
 # fairseq imports tasks/ and models/ of a --user-dir by itself, but not criterions/.

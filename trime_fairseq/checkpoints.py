@@ -1,9 +1,12 @@
 """Reading published checkpoints (fairseq 0.9), and refusing those that do not fit the data."""
 
 import argparse
+import logging
 from typing import Any, Dict, List, Optional
 
 import torch
+
+logger = logging.getLogger(__name__)
 
 # Checkpoints of fairseq 0.9 hold their settings as an argparse.Namespace, which torch.load refuses
 # since 2.6 unless it is named here; everything else stays refused.
@@ -40,9 +43,12 @@ def refuse_other_dictionary(model: torch.nn.Module, num_types: int) -> None:
     def check(state: Dict[str, torch.Tensor], *unused: Any) -> None:
         found = embedded_types(state)
         if found is not None and found != num_types:
-            raise ValueError(
+            message = (
                 f"the checkpoint was trained with a dictionary of {found:,} types, DATA/dict.txt has "
                 f"{num_types:,}: preprocess DATA with the checkpoint's dictionary (--srcdict)"
             )
+            # The trainer turns whatever is raised into "ensure that the architectures match".
+            logger.error(message)
+            raise ValueError(message)
 
     model._register_load_state_dict_pre_hook(check)

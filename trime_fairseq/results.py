@@ -135,9 +135,10 @@ class Evaluation:
             self._merge_shards(self.eval_file)
 
     def _log(self, report: Dict[str, Any], which: str) -> None:
+        unit = "subword token, fairseq's line is per word; " if report.get("post_process") else ""
         logger.info(
             f"TRIME: {which} {report['tokens']:,} tokens, {report['tokens_per_second']:,.0f} tokens/s: "
-            f"Loss (base 2): {report['loss']:.4f}, Perplexity: {report['ppl']:.2f}, "
+            f"Loss (base 2): {report['loss']:.4f}, Perplexity: {report['ppl']:.2f}, {unit}"
             f"mass on memories {report['mem_mass']:.3f}, share of the target's {report['mem_share']:.3f}"
         )
 
@@ -166,6 +167,22 @@ class Evaluation:
         write_json(eval_file, {**merged, "num_shards": self.num_shards})
 
 
+def check_writable(path: str) -> None:
+    """Raises ValueError if a result could not be written to ``path``; makes its folder."""
+    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--eval-file {path}: {error}") from error
+    if os.path.isdir(path) or not os.access(folder, os.W_OK):
+        raise ValueError(f"--eval-file {path}: cannot be written there")
+
+
+def modification_time(path: Optional[str]) -> Optional[float]:
+    """Seconds since 1970; None for what is not a local file."""
+    return os.path.getmtime(path) if path and os.path.exists(path) else None
+
+
 def write_json(path: str, content: Dict[str, Any]) -> None:
     """Writes a JSON file that is there as a whole or not at all."""
     text = json.dumps(content, indent=1) + "\n"
@@ -173,4 +190,8 @@ def write_json(path: str, content: Dict[str, Any]) -> None:
     os.makedirs(folder, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
         file.write(text)
+        # Temporary files are the owner's alone; results are for colleagues, too.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(file.name, 0o666 & ~umask)
     os.replace(file.name, path)

@@ -102,16 +102,12 @@ class TrimeScorer:
         evaluated = _flat_positions(spans, width).to(features.device, non_blocking=True)
         targets = sample["target"].reshape(-1)[evaluated]
         token_lse, target_logit = self._token_scores(decoder, _rows(features)[evaluated], targets)
-        log_prob = target_logit - token_lse
         if reads_memory:
             keys = _rows(tap.representation(features))
             all_lse, positive_lse = self._memory_scores(sample, keys, evaluated, targets, width)
-            log_prob = self._combine(token_lse, target_logit, all_lse, positive_lse)
-            mass, share = (
-                memory_mass(token_lse, all_lse),
-                positive_share(target_logit, positive_lse),
-            )
+            log_prob, mass, share = self._combine(token_lse, target_logit, all_lse, positive_lse)
         else:
+            log_prob = target_logit - token_lse
             mass = share = torch.zeros_like(log_prob)
 
         lengths = [last - first for first, last in spans]
@@ -187,16 +183,19 @@ class TrimeScorer:
 
     def _combine(
         self, token_lse: Tensor, target_logit: Tensor, all_lse: Tensor, positive_lse: Tensor
-    ) -> Tensor:
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        """Log-probability of the target, share of the distribution that lies on memories, and share of the
+        target's probability that comes from them."""
         if self.settings.mode == "gn":
-            return trime_log_prob(token_lse, target_logit, all_lse, positive_lse)
-        weight = self.settings.cache_lmbda
-        assert weight is not None
-        token_log_prob = target_logit - token_lse
+            log_prob = trime_log_prob(token_lse, target_logit, all_lse, positive_lse)
+            return log_prob, memory_mass(token_lse, all_lse), positive_share(target_logit, positive_lse)
+        assert self.settings.cache_lmbda is not None
+        # Where there is no memory yet, all weight is on the tokens.
         nothing = all_lse == -math.inf
-        memory_log_prob = torch.where(nothing, token_log_prob, positive_lse - all_lse)
-        weights = torch.tensor([1.0 - weight, weight], device=all_lse.device).log()
-        return torch.logaddexp(token_log_prob + weights[0], memory_log_prob + weights[1])
+        weight = torch.full_like(all_lse, self.settings.cache_lmbda).masked_fill(nothing, 0.0)
+        from_memory = weight.log() + (positive_lse - all_lse).masked_fill(nothing, -math.inf)
+        log_prob = torch.logaddexp(target_logit - token_lse + (1 - weight).log(), from_memory)
+        return log_prob, weight, (from_memory - log_prob).exp()
 
     def _add_to_totals(self, log_prob: Tensor, mass: Tensor, share: Tensor, lengths: Sequence[int]) -> None:
         values = torch.stack([-log_prob, mass, share]).double()

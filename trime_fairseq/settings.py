@@ -1,5 +1,6 @@
 """The memories of an evaluation: which are used, how large, how they are combined."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -44,7 +45,7 @@ class MemorySettings:
 
     def check(self) -> None:
         """Raises ValueError, naming the flag and the mend, if the settings contradict each other."""
-        if self.softmax_temp <= 0:
+        if not 0 < self.softmax_temp < math.inf:
             raise ValueError(f"--softmax-temp must be positive, not {self.softmax_temp}")
         if self.mem_size < 0:
             raise ValueError(f"--mem-size must be positive, not {self.mem_size}")

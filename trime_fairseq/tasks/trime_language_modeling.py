@@ -2,9 +2,12 @@
 
 import logging
 import os
+import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, Iterator, Optional
 
+import torch.distributed as dist
+from fairseq import utils
 from fairseq.data import FairseqDataset, iterators
 from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import register_task
@@ -19,7 +22,7 @@ from ..data import (
     keep_short_enough,
 )
 from ..models.representation import KEY_TYPES
-from ..results import Evaluation
+from ..results import Evaluation, check_writable, modification_time
 from ..scoring import TrimeScorer, score_next_with
 from ..settings import MODES, MemorySettings
 
@@ -66,6 +69,8 @@ class TrimeLanguageModelingConfig(LanguageModelingConfig):
     context_window: int = II("eval_lm.context_window")
     gen_subset: str = II("dataset.gen_subset")
     path: Optional[str] = II("common_eval.path")
+    post_process: Optional[str] = II("common_eval.post_process")
+    fp16: bool = II("common.fp16")
 
 
 @register_task("trime_language_modeling", dataclass=TrimeLanguageModelingConfig)
@@ -85,14 +90,20 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
 
     @classmethod
     def setup_task(cls, args: Any, **kwargs: Any) -> "TrimeLanguageModelingTask":
+        if args.context_window < 0:
+            raise ValueError(f"--context-window must not be negative: {args.context_window}")
         if args.tokens_per_sample <= 0:
             window = args.context_window
             raise ValueError(
                 f"--context-window {window} leaves no token of --tokens-per-sample "
                 f"{args.tokens_per_sample + window} to evaluate: --tokens-per-sample counts both"
             )
-        if args.path and os.pathsep in args.path and not os.path.exists(args.path):
+        # Other commands take ensembles; fairseq-eval-lm would only say that the file does not exist.
+        evaluates = "eval" in os.path.basename(sys.argv[0])
+        if evaluates and args.path and len(utils.split_paths(args.path)) > 1:
             raise ValueError(f"--path {args.path}: one model expected, not an ensemble")
+        if args.eval_file:
+            check_writable(args.eval_file)
         return super().setup_task(args, **kwargs)
 
     def build_model(self, args: Any, from_checkpoint: bool = False) -> Any:
@@ -103,8 +114,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
             getattr(args, "adaptive_softmax_cutoff", None),
         )
         model = super().build_model(args, from_checkpoint)
-        if from_checkpoint:
-            refuse_other_dictionary(model, num_types)
+        refuse_other_dictionary(model, num_types)
         return model
 
     def build_generator(self, *args: Any, **kwargs: Any) -> Any:
@@ -140,7 +150,13 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
                 f"--tokens-per-sample {longest} exceeds the {max_positions} positions the checkpoint was "
                 f"trained with: pass --tokens-per-sample {max_positions} or less"
             )
+        self._check_shards(num_shards, shard_id)
         kept, left_out = keep_short_enough(dataset.sizes, max_positions)
+        if not len(kept):
+            raise ValueError(
+                f"all {len(left_out):,} samples of --gen-subset {self.args.gen_subset} are longer than the "
+                f"{max_positions} positions of the model: try --sample-break-mode none"
+            )
         lengths = dataset.sizes[kept]
         skipped = self._report_left_out(dataset.sizes[left_out].sum(), lengths.sum(), len(left_out))
         windowed = ContextWindowDataset(
@@ -156,7 +172,9 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
             costs = [windowed.context_length(p) + lengths[p] for p in range(len(kept))]
         batches = consecutive_batches(costs, max_tokens or 36000, batch_size)
         if num_shards > 1 and self.memory_settings.use_long:
-            logger.info(f"TRIME: {num_shards} contiguous shards; the long-term memory of each starts empty")
+            logger.warning(
+                f"TRIME: {num_shards} contiguous shards; the long-term memory of each starts empty"
+            )
         evaluation = Evaluation(
             {**self._describe(context_window), **skipped}, self.args.eval_file, num_shards, shard_id
         )
@@ -182,6 +200,16 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
 
         score_next_with(make_scorer)
 
+    @staticmethod
+    def _check_shards(num_shards: int, shard_id: int) -> None:
+        """fairseq mixes --num-shards with the processes it starts, one per visible GPU by default."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return
+        if (num_shards, shard_id) != (dist.get_world_size(), dist.get_rank()):
+            raise ValueError(
+                "--num-shards is for separate commands, of one process each: pass --distributed-world-size 1"
+            )
+
     def _report_left_out(self, left_out: int, kept: int, samples: int) -> Dict[str, Any]:
         share = float(left_out) / max(int(left_out) + int(kept), 1)
         if samples:
@@ -198,11 +226,14 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
     def _describe(self, context_window: int) -> Dict[str, Any]:
         return {
             "checkpoint": self.args.path,
+            "checkpoint_written": modification_time(self.args.path),
             "data": self.args.data,
             "subset": self.args.gen_subset,
             "sample_break_mode": str(self.args.sample_break_mode),
             "tokens_per_sample": self.args.tokens_per_sample + context_window,
             "context_window": context_window,
+            "fp16": self.args.fp16,
+            "post_process": self.args.post_process,
             **asdict(self.memory_settings),
         }
 
