@@ -1,10 +1,10 @@
 """Time and peak memory of trime_loss, forward and backward: naive N x M matrices against chunks.
 
-    python benchmarks/criterion.py [--repeats 5] [--cpu]
+    python benchmarks/criterion.py [--types 500] [--repeats 5] [--cpu]
 
-The criterion's own steps on random features: token scores of an adaptive softmax over 6,248 types, memory
-scores over the earlier tokens of each segment, their loss, gradients of features, representations and
-softmax. Each line runs in a process of its own, so that its peak memory is its own.
+The criterion's own steps on random features: token scores of an adaptive softmax over --types words (few by
+default: they cost both the same, and many hide the memory), memory scores over the earlier tokens of each
+segment, their loss, gradients of features, representations and softmax. Each line runs in a process of its own, so that its peak memory is its own.
 """
 
 import argparse
@@ -22,7 +22,9 @@ import torch
 SHAPES = [(24, 512, 512), (24, 128, 512), (1, 3072, 1024)]
 
 
-def measure(impl: str, segments: int, length: int, width: int, repeats: int, device: str) -> Dict[str, float]:
+def measure(
+    impl: str, segments: int, length: int, width: int, types: int, repeats: int, device: str
+) -> Dict[str, float]:
     """Median seconds of a step, and peak bytes: over the inputs, and of the whole process."""
     from fairseq.modules import AdaptiveSoftmax
 
@@ -30,12 +32,12 @@ def measure(impl: str, segments: int, length: int, width: int, repeats: int, dev
 
     torch.manual_seed(0)
     tokens = segments * length
-    softmax = AdaptiveSoftmax(6248, width, [1000, 3000], dropout=0.0).to(device)
+    softmax = AdaptiveSoftmax(types, width, [types // 5, types * 3 // 5], dropout=0.0).to(device)
     features, representation = (
         torch.randn(tokens, width, device=device, requires_grad=True) for _ in range(2)
     )
     # Frequencies like those of text: a target has about one positive in a hundred memories.
-    target = (6247 * torch.rand(tokens) ** 4).long().to(device)
+    target = (types * torch.rand(tokens) ** 4).long().to(device)
     visibility = Visibility.own_segment(segments, length)
 
     def step() -> None:
@@ -75,6 +77,7 @@ def in_child(*arguments: Any) -> Dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--types", type=int, default=500)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -88,7 +91,7 @@ def main() -> None:
     for shape in SHAPES:
         naive = None
         for impl in ("naive", "chunked", "none"):
-            found = in_child(impl, *shape, 1 if impl == "naive" else args.repeats, device)
+            found = in_child(impl, *shape, args.types, 1 if impl == "naive" else args.repeats, device)
             naive = naive or found
             names = {"naive": "naive N x M", "chunked": "trime_loss", "none": "cross-entropy alone"}
             rows.append(
@@ -102,7 +105,9 @@ def main() -> None:
                 )
             )
     header = ("tokens", "criterion", "seconds", "times naive", "GB over inputs", "GB in all")
-    common.report("Criterion, forward and backward, float32", header, rows, "criterion")
+    common.report(
+        f"Criterion, forward and backward, float32, {args.types:,} types", header, rows, "criterion"
+    )
 
 
 if __name__ == "__main__":

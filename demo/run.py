@@ -33,14 +33,18 @@ MODELS = {
     "plain LM": "--criterion adaptive_loss",
     "TrimeLM": "--criterion trime_loss",
 }
-# (model, name of the memory, flags); temperatures were chosen on the validation text.
+# (model, name of the memory, flags); the temperatures were chosen on the validation text.
 EVALUATIONS = [
     ("plain LM", "none", ""),
     ("TrimeLM", "none", ""),
     ("TrimeLM", "local", "--use-local --softmax-temp 1.2"),
     *(
-        ("TrimeLM", f"local + long, {size:,}", f"--use-local --use-long --mem-size {size} --softmax-temp 1.6")
-        for size in (256, 1024, 4096)
+        (
+            "TrimeLM",
+            f"local + long, {size:,}",
+            f"--use-local --use-long --mem-size {size} --softmax-temp {temp}",
+        )
+        for size, temp in ((128, 1.2), (256, 1.4), (512, 1.5), (1024, 1.6), (2048, 1.8))
     ),
 ]
 
@@ -89,7 +93,8 @@ def evaluate(model: str, subset: str, flags: str) -> Dict[str, Any]:
         "evaluate",
         *("fairseq-eval-lm", DATA, *TASK, "--path", folder(model) / "checkpoint_last.pt"),
         *("--gen-subset", subset, "--sample-break-mode", "none", "--tokens-per-sample", SEGMENT),
-        *("--context-window", SEGMENT * 3 // 4, "--batch-size", 16, "--max-tokens", 2048),
+        # --exact-tails: every number of the table is of a distribution that sums to one.
+        *("--batch-size", 16, "--max-tokens", 4096, "--exact-tails"),
         *(*flags.split(), "--eval-file", result),
         show=("TRIME: ",),
     )
