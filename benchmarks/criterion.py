@@ -4,7 +4,8 @@
 
 The criterion's own steps on random features: token scores of an adaptive softmax over --types words (few by
 default: they cost both the same, and many hide the memory), memory scores over the earlier tokens of each
-segment, their loss, gradients of features, representations and softmax. Each line runs in a process of its own, so that its peak memory is its own.
+segment, their loss, gradients of features, representations and softmax. Each line runs in a process of its
+own, so that its peak memory is its own.
 """
 
 import argparse

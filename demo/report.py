@@ -8,14 +8,13 @@ from typing import Any, Dict, List
 def table(rows: List[Dict[str, Any]]) -> str:
     """Markdown: one evaluation a line."""
     lines = [
-        "| model | memory | valid ppl | test ppl | mass on memories | tokens/s |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| model | memory | test perplexity | mass on memories | tokens/s |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for row in rows:
-        valid, test = row["valid"], row["test"]
         lines.append(
-            f"| {row['model']} | {row['memory']} | {valid['ppl']:.1f} | {test['ppl']:.1f} | "
-            f"{test['mem_mass']:.2f} | {test['tokens_per_second']:,.0f} |"
+            f"| {row['model']} | {row['memory']} | {row['ppl']:.1f} | "
+            f"{row['mem_mass']:.2f} | {row['tokens_per_second']:,.0f} |"
         )
     return "\n".join(lines)
 
@@ -37,12 +36,12 @@ def plot(rows: List[Dict[str, Any]], path: Path) -> None:
     for row in rows:
         if not row["mem_size"]:
             label = f"{row['model']}, {row['memory']}"
-            axes.axhline(row["test"]["ppl"], label=label, linestyle=next(styles), color="0.35")
+            axes.axhline(row["ppl"], label=label, linestyle=next(styles), color="0.35")
     for model in dict.fromkeys(row["model"] for row in rows if row["mem_size"]):
         curve = [row for row in rows if row["model"] == model and row["mem_size"]]
         axes.plot(
             [row["mem_size"] for row in curve],
-            [row["test"]["ppl"] for row in curve],
+            [row["ppl"] for row in curve],
             marker="o",
             label=f"{model}, local + long",
         )
