@@ -33,7 +33,7 @@ MODELS = {
     "plain LM": "--criterion adaptive_loss",
     "TrimeLM": "--criterion trime_loss",
 }
-# (model, name of the memory, flags); the temperatures were chosen on the validation text.
+# (model, name of the memory, flags); the temperatures were chosen on the validation text, coarsely.
 EVALUATIONS = [
     ("plain LM", "none", ""),
     ("TrimeLM", "none", ""),
