@@ -175,6 +175,8 @@ def test_continues_from_a_published_checkpoint(tmp_path):
 def test_refusals(tmp_path):
     log = train(tmp_path, "--task", "language_modeling", "--ce-warmup-epoch", 1, fails=True)
     assert "use --task trime_language_modeling" in log.splitlines()[-1]
+    log = train(tmp_path, "--use-local", fails=True)
+    assert "the --criterion says which memory a token sees" in log.splitlines()[-1]
     log = train(tmp_path, "--adaptive-softmax-cutoff", "1000,9000", fails=True)
     assert "exceed the dictionary of DATA (6,248 types)" in log.splitlines()[-1]
 

@@ -117,6 +117,14 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         refuse_other_dictionary(model, num_types)
         return model
 
+    def build_criterion(self, *args: Any, **kwargs: Any) -> Any:
+        if self.memory_settings.use_local:
+            raise ValueError(
+                "--use-local and --use-long are flags of fairseq-eval-lm; in training the --criterion "
+                "says which memory a token sees"
+            )
+        return super().build_criterion(*args, **kwargs)
+
     def build_generator(self, *args: Any, **kwargs: Any) -> Any:
         if self.memory_settings.use_local:
             raise ValueError(
