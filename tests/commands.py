@@ -102,7 +102,8 @@ def training_command(save_dir: Path, *flags: Any, model: Sequence[str] = tuple(T
         # The main branch of fairseq would drop a last batch that is no multiple of 8.
         "--required-batch-size-multiple": "1",
     }
-    words = ["fairseq-train", REFERENCE / "data" / "word", "--user-dir", ROOT / "trime_fairseq"]
+    defaults["--user-dir"] = ROOT / "trime_fairseq"
+    words = ["fairseq-train", REFERENCE / "data" / "word"]
     words += ["--cpu", "--no-progress-bar", "--log-interval", "1", "--no-epoch-checkpoints"]
     words += [*model, *flags]
     for flag, value in defaults.items():
@@ -119,8 +120,17 @@ def free_port() -> int:
 
 def run_ranks(command: Sequence[Any], world_size: int, fails: bool = False) -> List[str]:
     """The outputs of ``world_size`` gloo processes that run a command together."""
+    processes = start_ranks(command, world_size)
+    outputs = [process.communicate(timeout=600)[0] for process in processes]
+    assert all((process.returncode != 0) == fails for process in processes), "\n\n".join(
+        output[-4000:] for output in outputs
+    )
+    return outputs
+
+
+def start_ranks(command: Sequence[Any], world_size: int) -> "List[subprocess.Popen[str]]":
     port = free_port()
-    processes = [
+    return [
         start(
             [
                 *command,
@@ -137,7 +147,3 @@ def run_ranks(command: Sequence[Any], world_size: int, fails: bool = False) -> L
         )
         for rank in range(world_size)
     ]
-    outputs = [process.communicate(timeout=600)[0] for process in processes]
-    for process, output in zip(processes, outputs):
-        assert (process.returncode != 0) == fails, output[-4000:]
-    return outputs

@@ -9,6 +9,7 @@ from fairseq.logging import metrics
 
 from tests import oracle
 from tests.commands import HALF_ON_CPU
+from tests.recorded import make_criterion
 from tests.small_models import build
 from trime_fairseq.criterions.trime_criterion import TrimeCriterionConfig
 from trime_fairseq.criterions.trime_loss import TrimeLoss
@@ -16,9 +17,7 @@ from trime_fairseq.models.representation import RepresentationTap
 
 
 def make(words, epoch=1, **settings):
-    given = dict(sentence_avg=False, ddp_backend="legacy_ddp", distributed_world_size=1)
-    cfg = TrimeCriterionConfig(**{**given, **settings})
-    return TrimeLoss(cfg, SimpleNamespace(target_dictionary=words, epoch=epoch))
+    return make_criterion(TrimeLoss, pad=words.pad(), epoch=epoch, **settings)
 
 
 def sample_of(words, *lengths):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from fairseq import checkpoint_utils
 
+import trime_fairseq  # noqa: F401  (lets torch.load read fairseq's checkpoints)
 from tests.commands import HALF_ON_CPU, REFERENCE, ROOT, evaluate, run, run_ranks, train, training_command
 
 pytestmark = pytest.mark.process

@@ -1,17 +1,28 @@
 """Reading published checkpoints (fairseq 0.9), and refusing those that do not fit the data."""
 
 import argparse
+import collections
 import logging
 from typing import Any, Dict, List, Optional
 
 import torch
+from fairseq.distributed.utils import _TensorPlaceholder
+from omegaconf import AnyNode, DictConfig, ListConfig
+from omegaconf.base import ContainerMetadata, Metadata
 
 logger = logging.getLogger(__name__)
 
-# Checkpoints of fairseq 0.9 hold their settings as an argparse.Namespace, which torch.load refuses
-# since 2.6 unless it is named here; everything else stays refused.
+# Since 2.6 torch.load refuses all classes that are not named here. Checkpoints of fairseq 0.9 hold their
+# settings as an argparse.Namespace. And where several devices resume, fairseq's first process sends the
+# checkpoint to the others through torch.load, the settings as OmegaConf's containers.
+_PLAIN_DATA = [
+    argparse.Namespace,
+    _TensorPlaceholder,
+    *(DictConfig, ListConfig, AnyNode, Metadata, ContainerMetadata),
+    *(Any, dict, list, int, collections.defaultdict),
+]
 if hasattr(torch.serialization, "add_safe_globals"):
-    torch.serialization.add_safe_globals([argparse.Namespace])
+    torch.serialization.add_safe_globals(_PLAIN_DATA)
 
 
 def check_cutoffs(num_types: int, *cutoffs: Optional[str]) -> None:

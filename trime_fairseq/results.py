@@ -167,15 +167,15 @@ class Evaluation:
         write_json(eval_file, {**merged, "num_shards": self.num_shards})
 
 
-def check_writable(path: str) -> None:
-    """Raises ValueError if a result could not be written to ``path``; makes its folder."""
+def check_writable(flag: str, path: str) -> None:
+    """Raises ValueError if the file of a flag could not be written to ``path``; makes its folder."""
     folder = os.path.dirname(os.path.abspath(path))
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"--eval-file {path}: {error}") from error
+        raise ValueError(f"{flag} {path}: {error}") from error
     if os.path.isdir(path) or not os.access(folder, os.W_OK):
-        raise ValueError(f"--eval-file {path}: cannot be written there")
+        raise ValueError(f"{flag} {path}: cannot be written there")
 
 
 def modification_time(path: Optional[str]) -> Optional[float]:

@@ -240,3 +240,32 @@ def test_bad_input():
     with pytest.raises(ValueError, match="do not divide"):
         part = Visibility(torch.tensor([0]), torch.tensor([1]), repeats=2)
         memory_lse(q, k, t, x, part, 1.0)
+
+
+@pytest.mark.parametrize("impl", ["naive", "chunked"])
+@pytest.mark.parametrize("key_grad", [(0, 0), (3, 9), (0, 14), (13, 14)])
+def test_gradient_for_a_range_of_keys(impl, key_grad):
+    """The chosen keys get the gradient they always had, the others none; queries are not touched by it."""
+    problem, _ = random_problem(3, 1, 12, 14, 4, 3)
+    grads = []
+    for chosen in (None, key_grad):
+        tensors = [problem[name].clone().requires_grad_() for name in ("queries", "keys")]
+        inputs = {**problem, "queries": tensors[0], "keys": tensors[1]}
+        found = memory_lse(**inputs, key_grad=chosen, impl=impl, tile=(5, 4))
+        sum(part[part.isfinite()].sum() for part in found).backward()
+        grads.append([tensor.grad for tensor in tensors])
+    inside = torch.zeros(14, 1, dtype=torch.float64)
+    inside[slice(*key_grad)] = 1
+    torch.testing.assert_close(grads[1][0], grads[0][0])
+    torch.testing.assert_close(grads[1][1], grads[0][1] * inside)
+    assert grads[0][1].abs().sum() > 0
+
+
+def test_refuses_a_range_of_keys_that_is_none():
+    problem, _ = random_problem(3, 1, 4, 5, 4, 3)
+    for key_grad in [(0, 6), (-1, 2), (3, 2)]:
+        with pytest.raises(ValueError, match="key_grad"):
+            memory_lse(**problem, key_grad=key_grad)
+    problem, _ = random_problem(3, 2, 4, 5, 4, 3)
+    with pytest.raises(ValueError, match="key_grad"):
+        memory_lse(**problem, key_grad=(0, 2))

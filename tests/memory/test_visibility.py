@@ -35,6 +35,46 @@ def test_shared_interval_per_group():
     ]
 
 
+ROWS = st.tuples(
+    st.integers(1, 5).flatmap(
+        lambda width: st.tuples(st.just(width), st.lists(st.integers(0, width), min_size=1, max_size=4))
+    ),
+    st.integers(0, 4),
+    st.integers(0, 4),
+)
+
+
+def places(width, lengths):
+    """(query, row, key) of each token of a padded batch, keys counted without padding."""
+    tokens = [(row, t) for row, length in enumerate(lengths) for t in range(length)]
+    return [(row * width + t, row, key) for key, (row, t) in enumerate(tokens)]
+
+
+@given(batch=ROWS)
+@settings(max_examples=60, deadline=None)
+def test_consecutive_sees_all_earlier_tokens_of_the_group(batch):
+    (width, lengths), before, after = batch
+    found = seen(Visibility.consecutive(width, tuple(lengths), before), before + sum(lengths) + after)
+    assert found == [[query, j] for query, _, key in places(width, lengths) for j in range(before + key)]
+
+
+@given(batch=ROWS, hide_own=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_all_segments_but_the_future_of_ones_own(batch, hide_own):
+    (width, lengths), before, after = batch
+    total = before + sum(lengths) + after
+    visibility = Visibility.all_segments(width, tuple(lengths), before, total, hide_own)
+    tokens = places(width, lengths)
+    row_of = {before + key: row for _, row, key in tokens}
+
+    def sees(row, key, j):
+        return row_of.get(j) != row or (j < before + key and not hide_own)
+
+    assert seen(visibility, total) == [
+        [query, j] for query, row, key in tokens for j in range(total) if sees(row, key, j)
+    ]
+
+
 def test_bad_rows():
     row = torch.tensor([0, 1])
     with pytest.raises(ValueError, match="go together"):

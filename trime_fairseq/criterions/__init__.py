@@ -1,5 +1,5 @@
-"""Criterions that train with memories of the same batch."""
+"""Criterions that train with memories of the same batches."""
 
-from . import published_names, trime_loss
+from . import trime_ext_loss, trime_long_loss, trime_loss
 
-__all__ = ["published_names", "trime_loss"]
+__all__ = ["trime_ext_loss", "trime_long_loss", "trime_loss"]

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from fairseq import utils
 from fairseq.criterions import FairseqCriterion
@@ -50,19 +50,26 @@ class TrimeCriterionConfig(FairseqDataclass):
 
 
 class Memory(NamedTuple):
-    """Keys [M, d], the token that followed each of them [M], and which of them each query sees."""
+    """Keys [M, d], the token that followed each of them [M], which of them each query sees, and the range
+    of keys that have a gradient (None: all)."""
 
     keys: Tensor
     tokens: Tensor
     visibility: Visibility
+    key_grad: Optional[Tuple[int, int]] = None
 
 
 class TrimeCriterion(FairseqCriterion):
     """Base of the criterions; a subclass says which memory a token sees (:meth:`memory`).
 
+    ``devices_per_memory`` is the number of devices that share a memory, None if the memory of a token lies
+    within its segment, so that batches may be any.
+
     Raises:
         ValueError: for a ``--ddp-backend`` that cannot train it, or a warm-up without our task.
     """
+
+    devices_per_memory: Optional[int] = None
 
     def __init__(self, cfg: TrimeCriterionConfig, task: Any) -> None:
         super().__init__(task)
@@ -80,12 +87,13 @@ class TrimeCriterion(FairseqCriterion):
         self.uncharged_tail_index = None if cfg.exact_tails else self.padding_idx
         self.sentence_avg = cfg.sentence_avg
 
-    def memory(self, representation: Tensor, target: Tensor) -> Memory:
+    def memory(self, representation: Tensor, target: Tensor, sample: Dict[str, Any]) -> Memory:
         """The memory of a batch.
 
         Args:
             representation: g(c), [B, L, d], with its gradient.
             target: the token that follows each context, int64 [B, L], padding included.
+            sample: the whole batch.
 
         Returns:
             Keys, their tokens, and the visibility for the B * L queries in row order.
@@ -118,10 +126,16 @@ class TrimeCriterion(FairseqCriterion):
         if not (self.training and self._warming_up()):
             features = output if adaptive_softmax is not None else None
             representation = tap.representation(features)
-            keys, tokens, visibility = self.memory(representation, target)
+            memory = self.memory(representation, target, sample)
             queries = representation.reshape(-1, representation.size(-1))
             all_lse, positive_lse = memory_lse(
-                queries, keys, flat_target, tokens, visibility, scale=queries.size(1) ** -0.5
+                queries,
+                memory.keys,
+                flat_target,
+                memory.tokens,
+                memory.visibility,
+                scale=queries.size(1) ** -0.5,
+                key_grad=memory.key_grad,
             )
             loss = -trime_log_prob(token_lse, target_logit, all_lse, positive_lse)
             loss = loss.masked_fill(padding, 0.0)
@@ -133,12 +147,13 @@ class TrimeCriterion(FairseqCriterion):
             sums["mem_mass"] = mass.detach().masked_fill(padding, 0.0).sum()
             sums["mem_share"] = share.detach().masked_fill(padding, 0.0).sum()
 
-        sample_size = target.size(0) if self.sentence_avg else sample["ntokens"]
+        sentences = sample.get("nsentences", target.size(0))
+        sample_size = sentences if self.sentence_avg else sample["ntokens"]
         logging_output = {
             "loss": loss.detach().sum() if reduce else loss.detach(),
             **sums,
             "ntokens": sample["ntokens"],
-            "nsentences": target.size(0),
+            "nsentences": sentences,
             "sample_size": sample_size,
         }
         return (loss.sum() if reduce else loss), sample_size, logging_output

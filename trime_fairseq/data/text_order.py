@@ -1,9 +1,11 @@
 """Text order: which samples, in which batches, on which shard."""
 
-from typing import List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 
 def keep_short_enough(
@@ -38,7 +40,7 @@ def consecutive_batches(
     return batches
 
 
-def contiguous_shard(batches: List[List[int]], num_shards: int, shard_id: int) -> List[List[int]]:
+def contiguous_shard(batches: List[T], num_shards: int, shard_id: int) -> List[T]:
     """The ``shard_id``-th of ``num_shards`` contiguous runs of batches, equal in number up to one.
 
     For 7 batches on 3 shards: [0 1 2] [3 4] [5 6], where fairseq deals out [0 3 6] [1 4] [2 5].

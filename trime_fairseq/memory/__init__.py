@@ -1,15 +1,18 @@
 """The TRIME objective and its memories, in plain PyTorch (no fairseq import)."""
 
 from .fifo import LongTermMemory
+from .gather import Gathered, gather_memory
 from .lse import memory_lse
 from .objective import memory_mass, positive_share, trime_log_prob
 from .token_scores import adaptive_token_scores, plain_token_scores
 from .visibility import Visibility
 
 __all__ = [
+    "Gathered",
     "LongTermMemory",
     "Visibility",
     "adaptive_token_scores",
+    "gather_memory",
     "memory_lse",
     "memory_mass",
     "plain_token_scores",

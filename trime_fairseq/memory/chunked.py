@@ -7,30 +7,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .problem import Inputs, Plan, accumulation_dtype
 from .tiling import Tile
 from .visibility import Visibility
 
 
-def chunked_lse(
-    queries: Tensor,
-    keys: Tensor,
-    query_targets: Tensor,
-    key_tokens: Tensor,
-    visibility: Visibility,
-    scale: float,
-    size: Tuple[int, int],
-) -> Tuple[Tensor, Tensor]:
-    """See :func:`trime_fairseq.memory.memory_lse`; ``size`` is queries and keys per tile."""
-    inputs = queries, keys, query_targets, key_tokens, visibility, scale, size
-    if not (torch.is_grad_enabled() and (queries.requires_grad or keys.requires_grad)):
-        return _forward(*inputs)
-    result: Tuple[Tensor, Tensor] = _ChunkedLSE.apply(*inputs)  # type: ignore[no-untyped-call]
+def chunked_lse(inputs: Inputs, plan: Plan) -> Tuple[Tensor, Tensor]:
+    """See :func:`trime_fairseq.memory.memory_lse`."""
+    if not (torch.is_grad_enabled() and (inputs.queries.requires_grad or inputs.keys.requires_grad)):
+        return _forward(inputs, plan)
+    result: Tuple[Tensor, Tensor] = _ChunkedLSE.apply(*inputs, plan)  # type: ignore[no-untyped-call]
     return result
-
-
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """float64 for float64, float32 for everything else."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def _gather_positives(similarity: Tensor) -> bool:
@@ -77,23 +64,18 @@ def _similarity(tile: Tile, query: Tensor, key: Tensor, visibility: Visibility) 
     return similarity
 
 
-def _forward(
-    queries: Tensor,
-    keys: Tensor,
-    query_targets: Tensor,
-    key_tokens: Tensor,
-    visibility: Visibility,
-    scale: float,
-    size: Tuple[int, int],
-) -> Tuple[Tensor, Tensor]:
+def _forward(inputs: Inputs, plan: Plan) -> Tuple[Tensor, Tensor]:
+    queries, keys, query_targets, key_tokens = inputs
+    visibility = plan.visibility
     dtype = accumulation_dtype(queries.dtype)
     all_lse, positive_lse = queries.new_full((2, queries.size(0)), -math.inf, dtype=dtype)
     queries, keys, query_targets, key_tokens, every, positives = _in_parts(
         visibility.repeats, queries, keys, query_targets, key_tokens, all_lse, positive_lse
     )
-    for tile in visibility.tiles(keys.size(1), size):
+    for tile in visibility.tiles(keys.size(1), plan.size):
         row, column = tile.row, tile.column
-        similarity = _similarity(tile, queries[row].to(dtype) * scale, keys[column].to(dtype), visibility)
+        query, key = queries[row].to(dtype) * plan.scale, keys[column].to(dtype)
+        similarity = _similarity(tile, query, key, visibility)
         tile_all = similarity.logsumexp(-1)
         positive = key_tokens[column].unsqueeze(1) == query_targets[row].unsqueeze(-1)
         tile_positive = _positive_lse(similarity, positive)
@@ -109,26 +91,20 @@ class _ChunkedLSE(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        queries: Tensor,
-        keys: Tensor,
-        query_targets: Tensor,
-        key_tokens: Tensor,
-        visibility: Visibility,
-        scale: float,
-        size: Tuple[int, int],
+        ctx: Any, queries: Tensor, keys: Tensor, query_targets: Tensor, key_tokens: Tensor, plan: Plan
     ) -> Tuple[Tensor, Tensor]:
-        inputs = queries, keys, query_targets, key_tokens
-        results = _forward(*inputs, visibility, scale, size)
+        inputs = Inputs(queries, keys, query_targets, key_tokens)
+        results = _forward(inputs, plan)
         ctx.save_for_backward(*inputs, *results)
-        ctx.visibility, ctx.scale, ctx.size = visibility, scale, size
+        ctx.plan = plan
         return results
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_all: Tensor, grad_positive: Tensor) -> Tuple[Any, ...]:
         *inputs, all_lse, positive_lse = ctx.saved_tensors
-        visibility, scale, dtype = ctx.visibility, ctx.scale, all_lse.dtype
+        visibility, scale, size, key_grad = ctx.plan
+        dtype = all_lse.dtype
         # exp(-inf - inf) = 0: a row that sees nothing has no gradient, where -inf - -inf is NaN.
         all_lse = all_lse.masked_fill(all_lse == -math.inf, math.inf)
         positive_lse = positive_lse.masked_fill(positive_lse == -math.inf, math.inf)
@@ -142,7 +118,7 @@ class _ChunkedLSE(torch.autograd.Function):
         grad_queries, grad_keys = (
             None if grad is None else _in_parts(visibility.repeats, grad)[0] for grad in grads
         )
-        for tile in visibility.tiles(keys.size(1), ctx.size):
+        for tile in visibility.tiles(keys.size(1), size):
             row, column = tile.row, tile.column
             query, key = queries[row].to(dtype) * scale, keys[column].to(dtype)
             similarity = _similarity(tile, query, key, visibility)
@@ -151,12 +127,13 @@ class _ChunkedLSE(torch.autograd.Function):
             _add_positive_grad(grad, similarity, positive, positive_lse[row], grad_positive[row])
             if grad_queries is not None:
                 grad_queries[row].baddbmm_(grad, key, alpha=scale)
-            if grad_keys is not None:
-                grad_keys[column].baddbmm_(grad.transpose(1, 2), query)
-        return (
-            *(None if grad is None else grad.to(queries.dtype) for grad in grads),
-            *[None] * 5,
-        )
+            if grad_keys is None:
+                continue
+            begin, end = max(column[1].start, key_grad[0]), min(column[1].stop, key_grad[1])
+            if begin < end:
+                wanted = slice(begin - column[1].start, end - column[1].start)
+                grad_keys[column[0], begin:end].baddbmm_(grad[..., wanted].transpose(1, 2), query)
+        return (*(None if grad is None else grad.to(queries.dtype) for grad in grads), None, None, None)
 
 
 def _in_parts(repeats: int, *tensors: Tensor) -> List[Tensor]:

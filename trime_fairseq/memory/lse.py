@@ -2,12 +2,13 @@
 
 import math
 from contextlib import nullcontext
-from typing import Any, ContextManager, Tuple
+from typing import Any, ContextManager, Optional, Tuple
 
 import torch
 from torch import Tensor
 
-from .chunked import accumulation_dtype, chunked_lse
+from .chunked import chunked_lse
+from .problem import Inputs, Plan, accumulation_dtype
 from .visibility import Visibility
 
 IMPLEMENTATIONS = ("auto", "chunked", "naive")
@@ -25,6 +26,7 @@ def memory_lse(
     visibility: Visibility,
     scale: float,
     *,
+    key_grad: Optional[Tuple[int, int]] = None,
     impl: str = "auto",
     tile: Tuple[int, int] = (0, 0),
 ) -> Tuple[Tensor, Tensor]:
@@ -46,6 +48,8 @@ def memory_lse(
         key_tokens: token that followed each key, int64 [M].
         visibility: which keys each query sees; N rows.
         scale: factor of the dot products, 1 / (sqrt(d) * tau).
+        key_grad: the range [begin, end) of keys that get a gradient, by default all. Keys gathered from
+            other devices have none, and it is not computed for them.
         impl: ``chunked``, ``naive`` (the two lines above: for tests and baselines) or ``auto``.
         tile: queries and keys per tile of the chunked implementation; (0, 0) chooses by device.
 
@@ -56,14 +60,14 @@ def memory_lse(
     Raises:
         ValueError: if shapes or dtypes do not fit, or ``impl`` is unknown.
     """
-    _check(queries, keys, query_targets, key_tokens, visibility, impl)
+    inputs = Inputs(queries, keys, query_targets, key_tokens)
+    _check(inputs, visibility, key_grad, impl)
+    default = _TILE.get(queries.device.type, _TILE["cuda"])
+    size = (tile[0] or default[0], tile[1] or default[1])
+    plan = Plan(visibility, scale, size, key_grad or (0, keys.size(0)))
     # Under autocast the products below would be rounded to half precision.
     with _without_autocast(queries.device.type):
-        if impl == "naive":
-            return _naive(queries, keys, query_targets, key_tokens, visibility, scale)
-        default = _TILE.get(queries.device.type, _TILE["cuda"])
-        size = (tile[0] or default[0], tile[1] or default[1])
-        return chunked_lse(queries, keys, query_targets, key_tokens, visibility, scale, size)
+        return _naive(inputs, plan) if impl == "naive" else chunked_lse(inputs, plan)
 
 
 def _without_autocast(device_type: str) -> ContextManager[Any]:
@@ -75,14 +79,8 @@ def _without_autocast(device_type: str) -> ContextManager[Any]:
     return torch.autocast(device_type=device_type, enabled=False) if enabled else nullcontext()
 
 
-def _check(
-    queries: Tensor,
-    keys: Tensor,
-    query_targets: Tensor,
-    key_tokens: Tensor,
-    visibility: Visibility,
-    impl: str,
-) -> None:
+def _check(inputs: Inputs, visibility: Visibility, key_grad: Optional[Tuple[int, int]], impl: str) -> None:
+    queries, keys, query_targets, key_tokens = inputs
     if impl not in IMPLEMENTATIONS:
         raise ValueError(f"unknown impl {impl!r}: one of {', '.join(IMPLEMENTATIONS)}")
     if queries.dim() != 2 or keys.dim() != 2 or queries.size(1) != keys.size(1):
@@ -97,19 +95,19 @@ def _check(
         raise ValueError(f"{keys.size(0)} keys do not divide into {visibility.repeats} parts")
     if visibility.num_queries != queries.size(0):
         raise ValueError(f"visibility has {visibility.num_queries} rows for {queries.size(0)} queries")
+    if key_grad is not None and (
+        visibility.repeats > 1 or not 0 <= key_grad[0] <= key_grad[1] <= keys.size(0)
+    ):
+        raise ValueError(f"key_grad {key_grad} is no range of the {keys.size(0)} keys of one part")
 
 
-def _naive(
-    queries: Tensor,
-    keys: Tensor,
-    query_targets: Tensor,
-    key_tokens: Tensor,
-    visibility: Visibility,
-    scale: float,
-) -> Tuple[Tensor, Tensor]:
+def _naive(inputs: Inputs, plan: Plan) -> Tuple[Tensor, Tensor]:
+    queries, keys, query_targets, key_tokens = inputs
+    begin, end = plan.key_grad
+    keys = torch.cat([keys[:begin].detach(), keys[begin:end], keys[end:].detach()])
     dtype = accumulation_dtype(queries.dtype)
-    similarity = scale * (queries.to(dtype) @ keys.to(dtype).t())
-    hidden = visibility.dense(keys.size(0), queries.device)
+    similarity = plan.scale * (queries.to(dtype) @ keys.to(dtype).t())
+    hidden = plan.visibility.dense(keys.size(0), queries.device)
     negative = hidden | (key_tokens != query_targets.unsqueeze(1))
     return _masked_lse(similarity, hidden), _masked_lse(similarity, negative)
 

@@ -94,6 +94,35 @@ class Visibility:
         begin, end, counts = torch.tensor(intervals).t()
         return Visibility(begin.repeat_interleave(counts), end.repeat_interleave(counts))
 
+    @staticmethod
+    @lru_cache(maxsize=16)
+    def consecutive(width: int, lengths: Tuple[int, ...], before: int) -> "Visibility":
+        """Each token sees all tokens before it in the text (``trime_long_loss``).
+
+        Queries are the positions of a padded batch of ``len(lengths)`` rows of ``width``, flattened row by
+        row. Keys are the tokens of the rows one after the other, without padding, behind ``before`` keys of
+        other devices. Padding sees nothing.
+        """
+        own, _, seen = _places(width, lengths)
+        return Visibility(torch.zeros_like(own), (own + before).masked_fill(~seen, 0))
+
+    @staticmethod
+    @lru_cache(maxsize=16)
+    def all_segments(
+        width: int, lengths: Tuple[int, ...], before: int, total: int, hide_own: bool
+    ) -> "Visibility":
+        """Each token sees all tokens of other segments, and the earlier ones of its own unless
+        ``hide_own`` (``trime_ext_loss``).
+
+        Queries and keys as in :meth:`consecutive`; of ``total`` keys, those from ``before`` on are the
+        batch's.
+        """
+        own, segment, seen = _places(width, lengths)
+        end = torch.full_like(own, total).masked_fill(~seen, 0)
+        first_hidden = segment if hide_own else own
+        lasts = segment + torch.tensor(lengths).repeat_interleave(width)
+        return Visibility(torch.zeros_like(own), end, first_hidden + before, lasts + before)
+
     def tiles(self, keys_per_part: int, size: Tuple[int, int]) -> List[Tile]:
         """What has to be computed, in tiles of at most ``size`` queries and keys."""
         plan = (keys_per_part, size)
@@ -122,3 +151,12 @@ class Visibility:
         seen = ~self.hidden(*part, device=device)
         blocks: Tensor = torch.block_diag(*[seen] * self.repeats)  # type: ignore[no-untyped-call]
         return ~blocks
+
+
+def _places(width: int, lengths: Tuple[int, ...]) -> Tuple[Tensor, Tensor, Tensor]:
+    """For each position of a padded batch, flattened: its place among the tokens without padding, the place
+    where its row begins, and whether it is a token."""
+    position = torch.arange(width).repeat(len(lengths))
+    counts = torch.tensor(lengths)
+    segment = (counts.cumsum(0) - counts).repeat_interleave(width)
+    return segment + position, segment, position < counts.repeat_interleave(width)

@@ -6,20 +6,26 @@ import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, Iterator, Optional
 
+import numpy as np
 import torch.distributed as dist
 from fairseq import utils
-from fairseq.data import FairseqDataset, iterators
+from fairseq.data import FairseqDataset, data_utils, iterators
 from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import register_task
 from fairseq.tasks.language_modeling import LanguageModelingConfig, LanguageModelingTask
+from numpy.typing import NDArray
 from omegaconf import II
 
 from ..checkpoints import check_cutoffs, refuse_other_dictionary
 from ..data import (
     ContextWindowDataset,
+    TrainingOrder,
     consecutive_batches,
     contiguous_shard,
+    export_segments,
     keep_short_enough,
+    planned_iterator,
+    read_predefined,
 )
 from ..models.representation import KEY_TYPES
 from ..results import Evaluation, check_writable, modification_time
@@ -65,7 +71,30 @@ class TrimeLanguageModelingConfig(LanguageModelingConfig):
     eval_file: Optional[str] = field(
         default=None, metadata={"help": "write the result of fairseq-eval-lm to this JSON file"}
     )
-    # Of other groups, for messages and for the JSON file.
+    keep_order: bool = field(
+        default=False,
+        metadata={"help": "training batches of consecutive segments, in text order, never shuffled"},
+    )
+    train_mem_size: int = field(
+        default=0,
+        metadata={
+            "help": "tokens of consecutive segments that are one memory of trime_long_loss, spread over "
+            "N / --max-tokens devices"
+        },
+    )
+    predefined_batches: Optional[str] = field(
+        default=None,
+        metadata={"help": "JSON list of all training segments; batches are consecutive slices of it"},
+    )
+    output_segments_to_file: Optional[str] = field(
+        default=None,
+        metadata={"help": "write all training segments as text to this JSON file, and end without training"},
+    )
+    # Of other groups, for messages, for the order of batches and for the JSON file.
+    train_subset: str = II("dataset.train_subset")
+    max_tokens: Optional[int] = II("dataset.max_tokens")
+    batch_size: Optional[int] = II("dataset.batch_size")
+    distributed_world_size: int = II("distributed_training.distributed_world_size")
     context_window: int = II("eval_lm.context_window")
     gen_subset: str = II("dataset.gen_subset")
     path: Optional[str] = II("common_eval.path")
@@ -86,7 +115,10 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
     def __init__(self, args: Any, dictionary: Any, output_dictionary: Any = None, targets: Any = None):
         super().__init__(args, dictionary, output_dictionary, targets)
         self.memory_settings = MemorySettings.from_config(args)
+        self.order = TrainingOrder.from_config(args)
         self.epoch = 1
+        self.update_num = 0
+        self._devices_per_memory: Optional[int] = None
 
     @classmethod
     def setup_task(cls, args: Any, **kwargs: Any) -> "TrimeLanguageModelingTask":
@@ -103,8 +135,21 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         if evaluates and args.path and len(utils.split_paths(args.path)) > 1:
             raise ValueError(f"--path {args.path}: one model expected, not an ensemble")
         if args.eval_file:
-            check_writable(args.eval_file)
-        return super().setup_task(args, **kwargs)
+            check_writable("--eval-file", args.eval_file)
+        task: TrimeLanguageModelingTask = super().setup_task(args, **kwargs)
+        if args.output_segments_to_file:
+            task._export_segments(args.output_segments_to_file)
+            sys.exit(0)
+        return task
+
+    def _export_segments(self, path: str) -> None:
+        check_writable("--output-segments-to-file", path)
+        if dist.is_available() and dist.is_initialized() and dist.get_rank() > 0:
+            return  # the first process writes
+        self.load_dataset(self.args.train_subset, combine=True)
+        segments = self.dataset(self.args.train_subset)
+        export_segments(segments, self.target_dictionary, path)
+        logger.info(f"TRIME: wrote {len(segments):,} training segments to {path}; nothing is trained")
 
     def build_model(self, args: Any, from_checkpoint: bool = False) -> Any:
         num_types = len(self.source_dictionary)
@@ -123,7 +168,12 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
                 "--use-local and --use-long are flags of fairseq-eval-lm; in training the --criterion "
                 "says which memory a token sees"
             )
-        return super().build_criterion(*args, **kwargs)
+        self.order.check(self.args.data)
+        criterion = super().build_criterion(*args, **kwargs)
+        self._devices_per_memory = getattr(criterion, "devices_per_memory", None)
+        if self._devices_per_memory is None and self.order.is_own:
+            self._devices_per_memory = self.order.devices_per_memory
+        return criterion
 
     def build_generator(self, *args: Any, **kwargs: Any) -> Any:
         if self.memory_settings.use_local:
@@ -134,6 +184,85 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
         self.epoch = epoch
+
+    def train_step(
+        self,
+        sample: Any,
+        model: Any,
+        criterion: Any,
+        optimizer: Any,
+        update_num: int,
+        ignore_grad: bool = False,
+    ) -> Any:
+        self.update_num = update_num
+        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+
+    def get_batch_iterator(self, dataset: Any, *args: Any, **options: Any) -> iterators.EpochBatchIterator:
+        """fairseq's own, unless flags or criterion ask for another order of batches: text order, that of
+        ``--predefined-batches``, or at random with known batches on the other devices. Validation keeps text
+        order then."""
+        if self._devices_per_memory is None:
+            return super().get_batch_iterator(dataset, *args, **options)
+        known = self.dataset_to_epoch_iter.get(dataset)
+        use_known = self.can_reuse_epoch_itr(dataset) and not options.pop("disable_iterator_cache", False)
+        if known is None or not use_known:
+            known = self._planned_iterator(dataset, *args, **options)
+            self.dataset_to_epoch_iter[dataset] = known
+        return known
+
+    def _planned_iterator(
+        self,
+        dataset: Any,
+        max_tokens: Optional[int] = None,
+        max_sentences: Optional[int] = None,
+        max_positions: Any = None,
+        ignore_invalid_inputs: bool = False,
+        required_batch_size_multiple: int = 1,
+        seed: int = 1,
+        num_shards: int = 1,
+        shard_id: int = 0,
+        num_workers: int = 0,
+        epoch: int = 1,
+        data_buffer_size: int = 0,
+        skip_remainder_batch: bool = False,
+        **unused: Any,
+    ) -> iterators.EpochBatchIterator:
+        trains = dataset is self.datasets.get(self.args.train_subset)
+        order = self._order_of_segments(dataset, seed) if trains else np.arange(len(dataset))
+        if max_positions is not None:
+            order = self.filter_indices_by_size(order, dataset, max_positions, ignore_invalid_inputs)
+        # One process may validate what several have trained.
+        group_size = min(self._devices_per_memory or 1, num_shards)
+        logger.info(
+            f"TRIME: {len(order):,} segments in {'training' if trains else 'validation'} order, "
+            f"memory of {group_size} of {num_shards} devices"
+        )
+        return planned_iterator(
+            dataset,
+            order,
+            group_size,
+            shuffle=trains and not self.order.keep_order,
+            begins_with_bos=getattr(self.args, "add_bos_token", False),
+            max_tokens=max_tokens,
+            max_sentences=max_sentences,
+            seed=seed,
+            num_shards=num_shards,
+            shard_id=shard_id,
+            num_workers=num_workers,
+            epoch=epoch,
+            data_buffer_size=data_buffer_size,
+            skip_remainder_batch=skip_remainder_batch,
+        )
+
+    def _order_of_segments(self, dataset: Any, seed: int) -> NDArray[np.int64]:
+        path = self.order.predefined_batches
+        if path:
+            return read_predefined(path, len(dataset), self.args.tokens_per_sample)
+        if self.order.keep_order:
+            return np.arange(len(dataset))
+        with data_utils.numpy_seed(seed):
+            order: NDArray[np.int64] = dataset.ordered_indices()
+        return order
 
     def eval_lm_dataloader(
         self,

@@ -1,0 +1,66 @@
+"""``--criterion trime_ext_loss``: memory of other, similar segments, on all devices."""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+from fairseq.criterions import register_criterion
+from omegaconf import II
+
+from ..data import TrainingOrder
+from ..memory import Visibility
+from .shared_memory import Layout, SharedMemoryConfig, SharedMemoryCriterion
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TrimeExtConfig(SharedMemoryConfig):
+    cross_sent_ratio: float = field(
+        default=0.0,
+        metadata={"help": "probability that a batch sees nothing of a token's own segment, in training"},
+    )
+    seed: int = II("common.seed")
+
+
+@register_criterion("trime_ext_loss", dataclass=TrimeExtConfig)
+class TrimeExtLoss(SharedMemoryCriterion):
+    """TrimeLM_ext. A token sees all tokens of all other segments, and the earlier ones of its own; with
+    probability ``--cross-sent-ratio``, drawn per batch and device in training, none of its own."""
+
+    name = "trime_ext_loss"
+
+    def __init__(self, cfg: TrimeExtConfig, task: Any) -> None:
+        super().__init__(cfg, task)
+        if not 0.0 <= cfg.cross_sent_ratio <= 1.0:
+            raise ValueError(f"--cross-sent-ratio is a probability, in [0, 1]: {cfg.cross_sent_ratio}")
+        self.cross_sent_ratio = cfg.cross_sent_ratio
+        self.seed = cfg.seed
+        self._draws = (-1, np.random.default_rng(0))
+
+    def group_size(self, order: TrainingOrder) -> int:
+        if order.train_mem_size:
+            raise ValueError(
+                f"--criterion {self.name} has the batches of all devices as memory: "
+                "leave --train-mem-size out"
+            )
+        if not order.predefined_batches:
+            logger.warning(
+                "TRIME: trime_ext_loss without --predefined-batches: the segments of a batch are not "
+                "similar, and the model hardly learns to use other segments than its own"
+            )
+        return order.world_size
+
+    def visibility(self, layout: Layout) -> Visibility:
+        hide_own = self.training and self._draw() < self.cross_sent_ratio
+        return Visibility.all_segments(*layout, hide_own)
+
+    def _draw(self) -> float:
+        """Uniform in [0, 1): the same in a run that is repeated or resumed, whatever else draws numbers."""
+        update = self.task.update_num
+        if self._draws[0] != update:
+            rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+            self._draws = (update, np.random.default_rng([self.seed % 2**32, update, rank]))
+        return float(self._draws[1].random())

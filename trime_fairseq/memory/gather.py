@@ -1,0 +1,120 @@
+"""Keys and tokens of a group of devices, in one collective per step."""
+
+from functools import cache
+from typing import Any, List, NamedTuple, Optional, Tuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class Gathered(NamedTuple):
+    """Keys [M, d] of all devices of a group in their order, the tokens that followed them [M], and the range
+    of keys that have a gradient (None: all)."""
+
+    keys: Tensor
+    tokens: Tensor
+    key_grad: Optional[Tuple[int, int]]
+
+
+def gather_memory(
+    keys: Tensor, tokens: Tensor, counts: Tuple[int, ...], place: int, share_gradient: bool = False
+) -> Gathered:
+    """The memory of the group of ``len(counts)`` consecutive ranks that this rank belongs to.
+
+    Every rank knows the number of keys of all (batches are planned alike on all of them), so no sizes
+    travel and nothing waits for the device. Tokens ride in the same buffer as the keys, bit by bit.
+
+    Args:
+        keys: this rank's keys, floating point [n, d].
+        tokens: the token that followed each, int64 [n], below 2**31.
+        counts: number of keys of each rank of the group, n at ``place``; zeros are allowed.
+        place: this rank's place in the group, ``rank % len(counts)``.
+        share_gradient: gradients of all ranks' losses reach the keys, instead of this rank's only; one
+            more collective, in backward.
+
+    Raises:
+        ValueError: if the counts do not fit the keys, or ``torch.distributed`` is not initialised for them.
+    """
+    if keys.size(0) != counts[place]:
+        raise ValueError(f"{keys.size(0)} keys where the group expects {counts[place]} of rank {place}")
+    if len(counts) == 1:
+        return Gathered(keys, tokens, None)
+    group = _group_of(len(counts))
+    memory, memory_tokens = _Gather.apply(  # type: ignore[no-untyped-call]
+        keys, tokens, counts, place, group, share_gradient
+    )
+    before = sum(counts[:place])
+    key_grad = None if share_gradient else (before, before + counts[place])
+    return Gathered(memory, memory_tokens, key_grad)
+
+
+@cache
+def _group_of(size: int) -> Any:
+    """The process group of ``size`` consecutive ranks with this one in it. A collective call: all ranks
+    make it at their first step."""
+    world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if world % size:
+        raise ValueError(f"{world} processes do not divide into groups of {size}")
+    if size == world:
+        return dist.group.WORLD
+    groups = [dist.new_group(list(range(first, first + size))) for first in range(0, world, size)]
+    return groups[dist.get_rank() // size]
+
+
+class _Gather(torch.autograd.Function):
+    """See :func:`gather_memory`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        keys: Tensor,
+        tokens: Tensor,
+        counts: Tuple[int, ...],
+        place: int,
+        group: Any,
+        share_gradient: bool,
+    ) -> Tuple[Tensor, Tensor]:
+        before = sum(counts[:place])
+        ctx.own, ctx.group = slice(before, before + counts[place]), group
+        ctx.share_gradient = share_gradient
+        width, packed = keys.size(1), _pack(keys, tokens)
+        local = packed.new_zeros(max(counts), packed.size(1))
+        local[: packed.size(0)] = packed
+        everyone = local.new_empty(len(counts), *local.shape)
+        dist.all_gather(list(everyone.unbind(0)), local, group=group)
+        if len(set(counts)) == 1:
+            rows = everyone.flatten(0, 1)
+        else:
+            rows = torch.cat([part[:count] for part, count in zip(everyone, counts)])
+        memory, memory_tokens = rows[:, :width], _unpack_tokens(rows[:, width:])
+        ctx.mark_non_differentiable(memory_tokens)
+        return memory, memory_tokens
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Any) -> Tuple[Optional[Tensor], ...]:
+        if ctx.share_gradient:
+            dtype = grad.dtype
+            # Sums over devices in half precision would lose what each of them summed in float32.
+            grad = grad.float() if grad.element_size() < 4 else grad.contiguous().clone()
+            dist.all_reduce(grad, group=ctx.group)
+            grad = grad.to(dtype)
+        nothing: List[None] = [None] * 5
+        return (grad[ctx.own], *nothing)
+
+
+def _integer_like(dtype: torch.dtype) -> torch.dtype:
+    return torch.int64 if dtype == torch.float64 else torch.int32
+
+
+def _pack(keys: Tensor, tokens: Tensor) -> Tensor:
+    """[n, d + 1 or 2]: the keys, and in the last columns the bits of the tokens. Only ever copied: as
+    floating-point numbers these columns have no meaning."""
+    bits = tokens.to(_integer_like(keys.dtype)).unsqueeze(1).view(keys.dtype)
+    return torch.cat([keys, bits], dim=1)
+
+
+def _unpack_tokens(bits: Tensor) -> Tensor:
+    return bits.contiguous().view(_integer_like(bits.dtype)).squeeze(1).long()
