@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.commands import REFERENCE, ROOT, run_ranks, start_ranks, train, training_command
+from tests.commands import REFERENCE, ROOT, TINY, evaluate, run_ranks, start_ranks, train, training_command
 from tests.test_train_process import assert_same_model, logged
 
 pytestmark = pytest.mark.process
@@ -57,17 +57,6 @@ def test_several_processes_are_one_larger(tmp_path, kind):
         assert logged(outputs[0], "train_inner", name) == pytest.approx(
             logged(log, "train_inner", name), abs=2e-3
         )
-
-
-def test_gradient_of_gathered_keys_is_off_by_default(tmp_path):
-    """The losses of the first update are the same, the weights after it are not."""
-    flags = ("--criterion", "trime_long_loss", "--keep-order", "--train-mem-size", 1024, "--max-tokens", 512)
-    flags += ("--max-update", 1, "--disable-validation")
-    plain = run_ranks(training_command(tmp_path / "plain", *flags), 2)
-    shared = run_ranks(training_command(tmp_path / "shared", *flags, "--gather-grad"), 2)
-    assert logged(plain[0], "train_inner", "loss") == logged(shared[0], "train_inner", "loss")
-    with pytest.raises(AssertionError):
-        assert_same_model(tmp_path / "plain", tmp_path / "shared", rtol=1e-4, atol=1e-6)
 
 
 def spied(folder, ranks):
@@ -146,9 +135,7 @@ def test_epoch_with_a_ragged_end(tmp_path):
     ("flags", "message"),
     [
         ("--criterion trime_long_loss --train-mem-size 1024", "pass --keep-order"),
-        ("--criterion trime_long_loss --keep-order", "needs --train-mem-size N"),
         ("--criterion trime_ext_loss --task language_modeling", "use --task trime_language_modeling"),
-        ("--criterion trime_ext_loss --cross-sent-ratio 2", "--cross-sent-ratio is a probability"),
         ("--max-tokens 100", "holds no segment of --tokens-per-sample 128"),
         (f"--predefined-batches {BATCHES} --tokens-per-sample 64", "make the file again"),
     ],
@@ -184,3 +171,32 @@ def first_words(count):
         if len(words) >= count:
             return words[:count]
     raise AssertionError("a text of few words")
+
+
+def trained_from_scratch(folder, *flags):
+    """300 updates of a small model, the first epoch of them plain; where it was saved, and the log."""
+    flags += ("--ce-warmup-epoch", 1, "--max-update", 300, "--optimizer", "adam", "--lr", 0.003)
+    flags += ("--lr-scheduler", "inverse_sqrt", "--warmup-updates", 30, "--clip-norm", 0.5)
+    log = train(folder, *flags, model=SMALL)
+    return folder / "checkpoint_last.pt", log
+
+
+SMALL = [{"32": "64", "64": "128"}.get(word, word) for word in TINY]
+
+
+def test_memories_are_learned(tmp_path):
+    """From scratch, the same number of updates: with 1,024 tokens of long-term memory TrimeLM_long is better
+    than TrimeLM, and TrimeLM_ext is where a token sees the other segments of its batch."""
+    others = ("--criterion", "trime_ext_loss", "--predefined-batches", BATCHES)
+    local, _ = trained_from_scratch(tmp_path / "local")
+    long, _ = trained_from_scratch(
+        tmp_path / "long", "--criterion", "trime_long_loss_same_device", "--keep-order"
+    )
+    _, log_of_ext = trained_from_scratch(tmp_path / "ext", *others, "--cross-sent-ratio", 0.5)
+    flags = "--use-local --use-long --mem-size 1024 --path"
+    of_local, of_long = (evaluate(tmp_path, flags=f"{flags} {path}")["loss"] for path in (local, long))
+    assert of_long < of_local - 0.01
+    # Validation of trime_ext_loss, of the model that was trained with local memory.
+    still = ("--finetune-from-model", local, "--max-update", 1, "--lr", 1e-9)
+    log = train(tmp_path / "other", *others, *still, model=SMALL)
+    assert logged(log_of_ext, "valid", "loss")[-1] < logged(log, "valid", "loss")[0] - 0.03

@@ -1,0 +1,202 @@
+"""get_data.sh on small files: downloads, archives, splits, and what it says when something is wrong."""
+
+import hashlib
+import http.server
+import sys
+import tarfile
+import threading
+import zipfile
+
+import pytest
+from fairseq.data import Dictionary, data_utils
+
+from tests.commands import ROOT, run
+
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import enwik8  # noqa: E402
+import fetch  # noqa: E402
+import get_data  # noqa: E402
+
+CONTENT = bytes(range(256)) * 8192
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves CONTENT under /file, with ranges; /broken ends early; nothing else exists."""
+
+    def do_GET(self):
+        if self.path not in ("/file", "/broken"):
+            self.send_error(404)
+            return
+        begin = int(self.headers["Range"][6:-1]) if "Range" in self.headers else 0
+        self.server.asked.append((self.path, begin))
+        if begin >= len(CONTENT):
+            self.send_error(416)
+            return
+        self.send_response(206 if begin else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - begin))
+        self.end_headers()
+        self.wfile.write(CONTENT[begin : 1_500_000 if self.path == "/broken" else None])
+
+    def log_message(self, *unused):
+        pass
+
+
+@pytest.fixture
+def server():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
+        running.asked = []
+        running.address = f"http://127.0.0.1:{running.server_port}"
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+def test_mirrors_in_turn_and_an_interrupted_download(server, tmp_path):
+    path = tmp_path / "deep" / "archive.zip"
+    with pytest.raises(fetch.FetchError, match="/gone: .*404(.|\n)*/broken: .*run again to continue"):
+        fetch.fetch([f"{server.address}/gone", f"{server.address}/broken"], path)
+    assert not path.exists()
+    have = path.with_name("archive.zip.part").stat().st_size
+    assert 0 < have < len(CONTENT)
+    wanted = hashlib.sha256(CONTENT).hexdigest()
+    assert fetch.fetch([f"{server.address}/file"], path, wanted).read_bytes() == CONTENT
+    assert server.asked[-1] == ("/file", have)
+    fetch.fetch([f"{server.address}/gone"], path)  # it is there
+    assert not list(path.parent.glob("*.part"))
+
+
+def test_complete_part_is_not_loaded_again(server, tmp_path):
+    (tmp_path / "archive.zip.part").write_bytes(CONTENT)
+    path = fetch.fetch(
+        [f"{server.address}/file"], tmp_path / "archive.zip", hashlib.sha256(CONTENT).hexdigest()
+    )
+    assert path.read_bytes() == CONTENT
+    assert server.asked == [("/file", len(CONTENT))]
+
+
+def test_wrong_content_is_thrown_away(server, tmp_path):
+    with pytest.raises(fetch.FetchError, match="wrong content: its sha256"):
+        fetch.fetch([f"{server.address}/file"], tmp_path / "archive.zip", "0" * 64)
+    assert not list(tmp_path.iterdir())
+
+
+def test_bytes_become_codes(tmp_path):
+    source = tmp_path / "enwik8"
+    source.write_bytes(b"a\n\n\xff0" + b"\xc3\xa4\n" + b" \x00")
+    parts = [(tmp_path / name, size) for name, size in [("train.txt", 5), ("valid.txt", 3), ("test.txt", 2)]]
+    enwik8.split_bytes(source, parts)
+    assert [path.read_text().split("\n") for path, _ in parts] == [
+        ["97 ", "", "255 48 "],
+        ["195 164 ", ""],
+        ["32 0 "],
+    ]
+    with pytest.raises(ValueError, match="ends 1 bytes before"):
+        enwik8.split_bytes(source, [(tmp_path / "train.txt", 11)])
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Data sets of the same form that are small."""
+    monkeypatch.setattr(get_data, "WIKITEXT_LINES", (4, 2, 1))
+    monkeypatch.setattr(get_data, "ENWIK8_BYTES", (600, 30, 30))
+
+
+WIKITEXT = {
+    "wiki.train.tokens": " \n = Title = \n \n the <unk> of the house the end \n",
+    "wiki.valid.tokens": " \n the house \n",
+    "wiki.test.tokens": " the end \n",
+}
+
+
+def tokens_of(folder, split):
+    """Number of tokens that fairseq reads, and its dictionary."""
+    dictionary = Dictionary.load(str(folder / "dict.txt"))
+    lines = data_utils.load_indexed_dataset(str(folder / split), dictionary)
+    return [[dictionary[token] for token in line.tolist()] for line in lines]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("form", ["folder", "zip", "tar.gz"])
+def test_wikitext(tmp_path, small, form, capsys):
+    source = tmp_path / "source" / "wikitext-103"
+    source.mkdir(parents=True)
+    for name, text in WIKITEXT.items():
+        (source / name).write_text(text)
+    given = source
+    if form == "zip":
+        given = tmp_path / "archives"
+        given.mkdir()
+        with zipfile.ZipFile(given / "wikitext-103-v1.zip", "w") as archive:
+            for name in WIKITEXT:
+                archive.write(source / name, f"wikitext-103/{name}")
+    elif form == "tar.gz":
+        given = tmp_path / "archives"
+        given.mkdir()
+        with tarfile.open(given / "wikitext-103.tar.gz", "w:gz") as archive:
+            archive.add(source, "wikitext-103")
+    arguments = [
+        "wikitext-103",
+        "--from",
+        str(given),
+        "--data-bin",
+        str(tmp_path / "data-bin"),
+        "--workers",
+        "1",
+    ]
+    get_data.main(arguments)
+    folder = tmp_path / "data-bin" / "wikitext-103"
+    assert tokens_of(folder, "train") == [
+        ["</s>"],
+        ["=", "Title", "=", "</s>"],
+        ["</s>"],
+        ["the", "<unk>", "of", "the", "house", "the", "end", "</s>"],
+    ]
+    assert tokens_of(folder, "test") == [["the", "end", "</s>"]]
+    capsys.readouterr()
+    get_data.main(["wikitext-103", "--data-bin", str(tmp_path / "data-bin")])
+    assert "is complete" in capsys.readouterr().out
+
+
+@pytest.mark.process
+def test_enwik8(tmp_path, small):
+    (tmp_path / "enwik8").write_bytes((b"one page\n" * 100)[:660])
+    get_data.main(["enwik8", "--from", str(tmp_path), "--data-bin", str(tmp_path / "d"), "--workers", "1"])
+    folder = tmp_path / "d" / "enwik8"
+    train = tokens_of(folder, "train")
+    assert sum(map(len, train)) == 600 + 1  # it ends within a line
+    assert train[0] == [*map(str, b"one page"), "</s>"]
+    assert sum(map(len, tokens_of(folder, "valid"))) == 30  # and this one with a line
+
+
+def test_what_is_wrong(tmp_path, small, monkeypatch):
+    def refused(*arguments):
+        with pytest.raises(SystemExit) as error:
+            get_data.main([*arguments, "--data-bin", str(tmp_path / "d")])
+        return str(error.value)
+
+    (tmp_path / "empty").mkdir()
+    message = refused("enwik8", "--from", str(tmp_path / "empty"))
+    assert "none of enwik8.zip, enwik8 is there" in message
+    (tmp_path / "enwik8").write_bytes(b"short")
+    assert "has 5 bytes, not the 660 of enwik8" in refused("enwik8", "--from", str(tmp_path))
+    for name in WIKITEXT:
+        (tmp_path / name).write_text("a\n")
+    assert "has 1 lines, not the 4 of WikiText-103" in refused("wikitext-103", "--from", str(tmp_path))
+
+    nowhere = get_data.DataSet(
+        (get_data.Archive("enwik8.zip", ("file:///gone",)),), ("enwik8",), get_data.enwik8
+    )
+    monkeypatch.setitem(get_data.DATA_SETS, "enwik8", nowhere)
+    message = refused("enwik8")
+    assert "file:///gone" in message
+    assert "pass --from DIR" in message
+    with zipfile.ZipFile(tmp_path / "empty" / "enwik8.zip", "w") as archive:
+        archive.writestr("other", "x")
+    assert "holds no enwik8" in refused("enwik8", "--from", str(tmp_path / "empty"))
+
+
+def test_shell_command(tmp_path):
+    output = run("bash", ROOT / "get_data.sh", "wikitext-103", "--from", tmp_path, cwd=tmp_path, fails=True)
+    assert f"--from {tmp_path}: none of wikitext-103-v1.zip" in output
+    assert "invalid choice" in run("bash", ROOT / "get_data.sh", "wikitext-2", cwd=tmp_path, fails=True)
