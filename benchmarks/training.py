@@ -1,4 +1,4 @@
-"""Training throughput and peak memory of real fairseq-train runs: plain cross-entropy against trime_loss.
+"""Training throughput and peak memory of real fairseq-train runs: plain cross-entropy against the criterions.
 
     python benchmarks/training.py [--data DIR] [--updates 60] [--rounds 3] [-- MODEL AND BATCH FLAGS]
 
@@ -18,7 +18,12 @@ from typing import Any, Dict, List
 
 import common
 
-CRITERIONS = ("adaptive_loss", "trime_loss")
+CRITERIONS = {
+    "adaptive_loss": [],
+    "trime_loss": [],
+    "trime_long_loss_same_device": ["--keep-order"],
+    "trime_ext_loss": [],
+}
 
 
 def run(data: str, criterion: str, updates: int, flags: List[str]) -> Dict[str, float]:
@@ -28,7 +33,7 @@ def run(data: str, criterion: str, updates: int, flags: List[str]) -> Dict[str, 
         log = Path(folder) / "log"
         command = [str(Path(sys.executable).parent / "fairseq-train"), data]
         command += ["--user-dir", str(common.ROOT / "trime_fairseq"), "--task", task]
-        command += ["--criterion", criterion, "--optimizer", "adam", "--lr", "0.001"]
+        command += ["--criterion", criterion, *CRITERIONS[criterion], "--optimizer", "adam", "--lr", "0.001"]
         command += ["--max-update", str(updates), "--no-save", "--disable-validation", *flags]
         command += ["--log-format", "json", "--log-interval", "1", "--log-file", str(log)]
         command += ["--distributed-world-size", "1", "--save-dir", folder]

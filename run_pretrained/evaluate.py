@@ -9,6 +9,7 @@ differs.
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,11 +32,17 @@ def checkpoint(model: str, folder: Path) -> Path:
     path = folder / model / "checkpoint_best.pt"
     if not path.exists():
         archive = fetch([ADDRESS.format(model)], folder / f"{model}.zip")
-        with zipfile.ZipFile(archive) as content:
-            content.extractall(folder / f"{model}.part")
-        (found,) = (folder / f"{model}.part").rglob("checkpoint_best.pt")
         path.parent.mkdir(exist_ok=True)
-        found.replace(path)
+        part = path.with_suffix(".part")
+        try:
+            with zipfile.ZipFile(archive) as content:
+                (inside,) = (name for name in content.namelist() if name.endswith("checkpoint_best.pt"))
+                with content.open(inside) as source, open(part, "wb") as target:
+                    shutil.copyfileobj(source, target, 1 << 20)
+        except (zipfile.BadZipFile, ValueError) as error:
+            archive.unlink()
+            raise FetchError(f"{archive.name} was no archive with one checkpoint_best.pt: {error}") from error
+        part.replace(path)
         archive.unlink()
     return path
 

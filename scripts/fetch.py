@@ -1,6 +1,7 @@
 """Downloads a file from the first of several addresses that has it; interrupted, it goes on where it was."""
 
 import hashlib
+import http.client
 import os
 import sys
 import urllib.error
@@ -41,7 +42,7 @@ def fetch(addresses: Sequence[str], path: Path, sha256: Optional[str] = None) ->
             if sha256 and digest(part) != sha256:
                 part.unlink()
                 raise OSError(f"wrong content: its sha256 is not {sha256}")
-        except OSError as error:  # includes urllib's errors
+        except (OSError, http.client.HTTPException) as error:  # the former includes urllib's
             failures.append(f"  {address}: {error}")
             print(f"{address}: {error}", file=sys.stderr)
             continue

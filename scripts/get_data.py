@@ -1,18 +1,20 @@
 """Downloads and binarises a data set of the paper. See get_data.sh."""
 
 import argparse
+import gzip
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Tuple
 
 from enwik8 import split_bytes
-from fetch import FetchError, fetch
+from fetch import FetchError, digest, fetch
 
 SPLITS = ("train", "valid", "test")
 
@@ -49,7 +51,7 @@ def wikitext(files: List[Path], folder: Path) -> List[Path]:
         with open(path, "rb") as file:
             found = sum(1 for _ in file)
         if found != expected:
-            raise DataError(f"{path} has {found:,} lines, not the {expected:,} of WikiText-103: delete it")
+            raise DataError(f"{path} has {found:,} lines, not the {expected:,} of WikiText-103")
     return files
 
 
@@ -57,7 +59,7 @@ def enwik8(files: List[Path], folder: Path) -> List[Path]:
     """90M / 5M / 5M bytes, one code per token."""
     size = files[0].stat().st_size
     if size != sum(ENWIK8_BYTES):
-        raise DataError(f"{files[0]} has {size:,} bytes, not the {sum(ENWIK8_BYTES):,} of enwik8: delete it")
+        raise DataError(f"{files[0]} has {size:,} bytes, not the {sum(ENWIK8_BYTES):,} of enwik8")
     paths = [folder / f"{split}.txt" for split in SPLITS]
     split_bytes(files[0], list(zip(paths, ENWIK8_BYTES)))
     return paths
@@ -103,42 +105,54 @@ DATA_SETS: Dict[str, DataSet] = {
 def members(name: str, raw: Path, source: Optional[Path]) -> List[Path]:
     """The unpacked files of a data set: from ``source`` if given, else from ``raw``, else downloaded."""
     data_set = DATA_SETS[name]
-    for folder in [source] if source else [raw]:
-        found = find(folder, data_set.members)
-        if found:
-            return found
-        for archive in data_set.archives:
-            if (folder / archive.name).exists():
-                return unpack(folder / archive.name, raw, data_set.members)
+    found = find(source or raw, data_set.members)
+    if found:
+        return found
     if source:
+        for archive in data_set.archives:
+            path = source / archive.name
+            if path.is_file():
+                if archive.sha256 and digest(path) != archive.sha256:
+                    raise DataError(f"{path} is not the known {archive.name}: its sha256 is another")
+                return unpack(path, raw, data_set.members)
         wanted = [*(archive.name for archive in data_set.archives), *data_set.members]
         raise DataError(f"--from {source}: none of {', '.join(wanted)} is there")
     failures = []
     for archive in data_set.archives:
+        path = raw / archive.name
         try:
-            path = fetch(archive.addresses, raw / archive.name, archive.sha256)
+            return unpack(fetch(archive.addresses, path, archive.sha256), raw, data_set.members)
         except FetchError as error:
             failures.append(str(error))
-            continue
-        return unpack(path, raw, data_set.members)
+        except DataError as error:  # what some address sent was no such archive
+            failures.append(str(error))
+            path.unlink()
     raise DataError("\n".join(failures) + "\nGet one of these files by other means and pass --from DIR.")
 
 
 def find(folder: Path, names: Tuple[str, ...]) -> List[Path]:
     """The files of these names in a folder or the folder within it; empty if one is missing."""
-    found = [next(iter([*folder.glob(name), *folder.glob(f"*/{name}")]), None) for name in names]
-    return [path for path in found if path] if all(found) else []
+    places = [[*folder.glob(name), *folder.glob(f"*/{name}")] for name in names]
+    found = [path for paths in places for path in [p for p in paths if p.is_file()][:1]]
+    return found if len(found) == len(names) else []
 
 
 def unpack(archive: Path, folder: Path, names: Tuple[str, ...]) -> List[Path]:
     """The members of these names, without their folders; each appears in ``folder`` when it is complete."""
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return _unpack(archive, folder, names)
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile) as error:
+        raise DataError(f"{archive} is no complete archive: {error}") from error
+
+
+def _unpack(archive: Path, folder: Path, names: Tuple[str, ...]) -> List[Path]:
     zipped = archive.suffix == ".zip"
     with zipfile.ZipFile(archive) if zipped else tarfile.open(archive) as content:
         inside = {Path(entry).name: entry for entry in (content.namelist() if zipped else content.getnames())}
         for name in names:
             if name not in inside:
-                raise DataError(f"{archive} holds no {name}: delete it, or pass another with --from DIR")
+                raise DataError(f"{archive} holds no {name}: pass another with --from DIR")
             part = folder / f"{name}.part"
             opened = content.open(inside[name]) if zipped else content.extractfile(inside[name])
             with opened as source, open(part, "wb") as target:

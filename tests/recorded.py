@@ -100,11 +100,12 @@ def play(name, rank=0, **settings):
         "lengths": (case["L"],) * target.size(0),
         "counts": tuple(rows * case["L"] for rows in case["B"][first : first + group]),
         "place": rank % group,
+        "number": rank,
     }
     sample = {"net_input": {}, "target": target, "ntokens": target.numel(), "layout": layout}
     order = make_order(
         world_size=len(case["B"]),
-        max_tokens=case.get("max_tokens", 1),
+        max_tokens=case.get("max_tokens", 16),
         train_mem_size=case.get("max_tokens", 0) * group,
     )
     if "cross_sent_ratio" in case:

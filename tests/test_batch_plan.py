@@ -127,12 +127,22 @@ def test_what_a_sample_holds(segments, dictionary):
         [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
     ]
     last = steps[0][3]
-    assert last["layout"] == {"lengths": (4, 4, 2), "counts": (12, 10), "place": 1}
-    assert steps[0][0]["layout"] == {"lengths": (4, 4, 4), "counts": (12, 12), "place": 0}
+    assert last["layout"] == {
+        "lengths": (4, 4, 2),
+        "counts": (12, 10),
+        "place": 1,
+        "number": 3,
+    }
+    assert steps[0][0]["layout"] == {
+        "lengths": (4, 4, 4),
+        "counts": (12, 12),
+        "place": 0,
+        "number": 0,
+    }
     assert last["ntokens"] == 10
 
     *_, empty = (next(iter(iterator.next_epoch_itr())) for iterator in iterators(segments, 8, 2))
-    assert empty["layout"] == {"lengths": (0,), "counts": (0, 0), "place": 1}
+    assert empty["layout"] == {"lengths": (0,), "counts": (0, 0), "place": 1, "number": 7}
     assert empty["ntokens"] == empty["nsentences"] == 0
     assert empty["target"].tolist() == [[dictionary.pad()]]
     assert not empty["net_input"]["src_tokens"].eq(dictionary.pad()).any()
@@ -151,3 +161,6 @@ def test_rows_are_bounded_by_batch_size_too(segments):
     (iterator,) = iterators(segments, 1, 1, max_tokens=None, max_sentences=5)
     assert [len(batch) for batch in epoch_of(iterator)] == [5, 5, 2]
     assert torch.is_tensor(iterator.first_batch["id"])
+    # One batch of everything, whose last row is shorter.
+    (iterator,) = iterators(segments, 1, 1, max_tokens=None, max_sentences=12)
+    assert [len(batch) for batch in epoch_of(iterator)] == [12]

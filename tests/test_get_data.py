@@ -1,5 +1,6 @@
 """get_data.sh on small files: downloads, archives, splits, and what it says when something is wrong."""
 
+import dataclasses
 import hashlib
 import http.server
 import sys
@@ -100,6 +101,9 @@ def small(monkeypatch):
     """Data sets of the same form that are small."""
     monkeypatch.setattr(get_data, "WIKITEXT_LINES", (4, 2, 1))
     monkeypatch.setattr(get_data, "ENWIK8_BYTES", (600, 30, 30))
+    for name, data_set in get_data.DATA_SETS.items():
+        archives = tuple(dataclasses.replace(archive, sha256=None) for archive in data_set.archives)
+        monkeypatch.setitem(get_data.DATA_SETS, name, dataclasses.replace(data_set, archives=archives))
 
 
 WIKITEXT = {
@@ -194,6 +198,35 @@ def test_what_is_wrong(tmp_path, small, monkeypatch):
     with zipfile.ZipFile(tmp_path / "empty" / "enwik8.zip", "w") as archive:
         archive.writestr("other", "x")
     assert "holds no enwik8" in refused("enwik8", "--from", str(tmp_path / "empty"))
+    (tmp_path / "empty" / "enwik8.zip").write_bytes(b"PK")
+    assert "is no complete archive" in refused("enwik8", "--from", str(tmp_path / "empty"))
+    # A folder of the file's name is no file.
+    (tmp_path / "folder" / "enwik8").mkdir(parents=True)
+    assert "none of enwik8.zip, enwik8 is there" in refused("enwik8", "--from", str(tmp_path / "folder"))
+
+
+def test_page_in_place_of_an_archive(tmp_path, small, monkeypatch):
+    """What a parked domain sends is thrown away, and the next archive tried."""
+    (tmp_path / "page").write_text("<html>")
+    with tarfile.open(tmp_path / "good", "w:gz") as archive:
+        for name, text in WIKITEXT.items():
+            (tmp_path / name).write_text(text)
+            archive.add(tmp_path / name, name)
+    archives = [("page.zip", "page"), ("page.tar.gz", "page"), ("good.tar.gz", "good")]
+    found = tuple(get_data.Archive(name, ((tmp_path / path).as_uri(),)) for name, path in archives)
+    data_set = get_data.DataSet(found, tuple(WIKITEXT), get_data.wikitext)
+    monkeypatch.setitem(get_data.DATA_SETS, "wikitext-103", data_set)
+    raw = tmp_path / "raw"
+    files = get_data.members("wikitext-103", raw, None)
+    assert [path.read_text() for path in files] == list(WIKITEXT.values())
+    assert not list(raw.glob("page*"))
+
+
+def test_known_archives_are_verified(tmp_path):
+    with zipfile.ZipFile(tmp_path / "enwik8.zip", "w") as archive:
+        archive.writestr("enwik8", "x")
+    with pytest.raises(get_data.DataError, match="its sha256 is another"):
+        get_data.members("enwik8", tmp_path / "raw", tmp_path)
 
 
 def test_shell_command(tmp_path):

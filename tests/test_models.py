@@ -110,6 +110,8 @@ def test_published_architectures():
     assert 145e6 < count < 152e6
     assert (args.decoder_layers, args.decoder_embed_dim, args.decoder_attention_heads) == (16, 410, 10)
     assert (args.dropout, args.attention_dropout, args.activation_dropout) == (0.3, 0.1, 0.1)
+    assert not args.no_decoder_final_norm
+    assert (args.adaptive_softmax_dropout, args.tie_adaptive_proj) == (0, False)
     args, count = parameters(208, transformer_lm_enwik8)
     assert 37.5e6 < count < 38.5e6
     assert (args.decoder_layers, args.decoder_ffn_embed_dim, args.decoder_embed_dim) == (12, 2048, 512)

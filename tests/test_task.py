@@ -68,3 +68,43 @@ def test_scorer_of_the_next_evaluation_only(task):
     task.eval_lm_dataloader(task.dataset("valid"), context_window=96, max_positions=128)
     assert isinstance(eval_lm.SequenceScorer(task.target_dictionary, 0), TrimeScorer)
     assert eval_lm.SequenceScorer is stock
+
+
+def test_one_process_validates_what_several_trained(task, monkeypatch, caplog):
+    """fairseq-validate: the memory is that of one device then, and a warning says so."""
+    monkeypatch.setattr(task, "_devices_per_memory", 4)
+    for shards, devices in [(4, 4), (6, 2), (1, 1)]:
+        caplog.clear()
+        with caplog.at_level("WARNING"):
+            iterator = task.get_batch_iterator(
+                task.dataset("valid"), max_tokens=128, num_shards=shards, disable_iterator_cache=True
+            )
+        assert iterator.dataset.group_size == devices
+        assert ("raise --max-tokens" in caplog.text) == (devices < 4)
+
+
+def test_iterators_are_kept_as_fairseq_keeps_them(task, monkeypatch):
+    monkeypatch.setattr(task, "_devices_per_memory", 1)
+    valid = task.dataset("valid")
+    one = task.get_batch_iterator(valid, max_tokens=128)
+    assert task.get_batch_iterator(valid, max_tokens=128) is one
+    for flag in ("disable_iterator_cache", "update_epoch_batch_itr"):
+        assert task.get_batch_iterator(valid, max_tokens=128, **{flag: True}) is not one
+    assert task.get_batch_iterator(valid, max_tokens=128) is one
+
+
+def test_device_without_room_in_a_step_of_several(task, monkeypatch):
+    """fairseq goes on to the next batch after "out of memory", and the other devices would wait forever."""
+    from fairseq.tasks.language_modeling import LanguageModelingTask
+
+    def full(*unused):
+        raise RuntimeError("CUDA out of memory. Tried to allocate")
+
+    monkeypatch.setattr(LanguageModelingTask, "train_step", full)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        task.train_step({}, None, None, None, 3)
+    assert task.update_num == 3
+    monkeypatch.setattr(task, "_devices_per_memory", 2)
+    with pytest.raises(RuntimeError, match="lower --max-tokens") as error:
+        task.train_step({}, None, None, None, 3)
+    assert "out of memory" not in str(error.value)

@@ -18,6 +18,7 @@ from trime_fairseq.data import export_segments, read_predefined
         (dict(train_mem_size=40), "is not a multiple of the 16 tokens of a device"),
         (dict(train_mem_size=8), "is not a multiple of the 16 tokens of a device"),
         (dict(train_mem_size=-16), "is not a multiple"),
+        (dict(train_mem_size=40, max_tokens=20, world_size=2), "not a multiple of --tokens-per-sample 8"),
         (dict(train_mem_size=48, world_size=4), "groups of 3 devices .* do not divide 4 devices"),
         (dict(train_mem_size=32, world_size=1), "groups of 2 devices .* do not divide 1 devices"),
         (dict(train_mem_size=16, keep_order=False), "pass --keep-order"),
@@ -107,13 +108,27 @@ def vars_of(criterion):
     )
 
 
-def test_draws_repeat_with_seed_update_and_rank():
+def test_memory_of_a_single_segment(caplog):
+    """The memory would be empty, or that of trime_loss."""
+    alone = make_order(max_tokens=15, predefined_batches="b.json")
+    with pytest.raises(ValueError, match="other segments, but --max-tokens 15 of one device holds only one"):
+        make_criterion(TrimeExtLoss, order=alone)
+    make_criterion(TrimeExtLoss, order=make_order(max_tokens=15, world_size=2))
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        make_criterion(TrimeLongLossSameDevice)
+        assert not caplog.records
+        make_criterion(TrimeLongLossSameDevice, order=make_order(max_tokens=15))
+    assert "holds a single segment" in caplog.text
+
+
+def test_draws_repeat_with_seed_update_and_batch():
     def draws(seed, updates):
         criterion = make_criterion(TrimeExtLoss, seed=seed)
         found = []
         for update in updates:
             criterion.task.update_num = update
-            found.append([criterion._draw(), criterion._draw()])
+            found.append([criterion._draw(2 * update), criterion._draw(2 * update + 1)])
         return found
 
     whole = draws(1, [0, 1, 2, 3])

@@ -62,8 +62,7 @@ if [ "$smoke" = 1 ]; then
     smoke_flags=(--cpu --decoder-layers 2 --decoder-embed-dim 32 --decoder-input-dim 32 --decoder-output-dim 32
         --decoder-ffn-embed-dim 64 --decoder-attention-heads 2
         --adaptive-input-cutoff "$cutoffs" --adaptive-softmax-cutoff "$cutoffs"
-        --max-update 3 --warmup-updates 1 --ce-warmup-epoch 0 --log-interval 1 --no-progress-bar
-        --no-epoch-checkpoints)
+        --max-update 3 --warmup-updates 1 --ce-warmup-epoch 0 --log-interval 1 --no-progress-bar)
     [ "$family" = wiki103-247M ] && smoke_flags+=(--lr-period-updates 2)
 fi
 
@@ -76,7 +75,7 @@ if [ -z "${UPDATE_FREQ:-}" ]; then
     fi
     UPDATE_FREQ=$((BATCH_TOKENS / per_step))
 fi
-: "${SAVE_DIR:=output/$name}"
+: "${SAVE_DIR:=output/$name}" "${MEMORY_TOKENS:=$SEGMENT}"
 
 # train FLAGS: fairseq-train with the recipe's flags, then these.
 train() {
@@ -89,8 +88,10 @@ train() {
         --tokens-per-sample "$SEGMENT" --sample-break-mode none --skip-invalid-size-inputs-valid-test
         --max-tokens "$MAX_TOKENS" --update-freq "$UPDATE_FREQ" --required-batch-size-multiple 1
         --distributed-world-size "$NGPU" --ddp-backend legacy_ddp --seed "$SEED" $PRECISION
+        --no-epoch-checkpoints # an epoch is a few minutes to hours: 200 of them would fill the disk
         "${flags[@]}" "${smoke_flags[@]}")
-    echo "$name: $NGPU devices x $MAX_TOKENS tokens x $UPDATE_FREQ = $((per_step * UPDATE_FREQ)) tokens per update" >&2
+    echo "$name: $NGPU devices x $MAX_TOKENS tokens x $UPDATE_FREQ = $((per_step * UPDATE_FREQ)) tokens per update," \
+        "memory of $MEMORY_TOKENS tokens" >&2
     if [ "$dry" = 1 ]; then
         printf '%q ' "${command[@]}"
         echo

@@ -31,12 +31,14 @@ class Layout(NamedTuple):
         lengths: tokens of each row.
         before: keys of the devices before this one.
         total: keys of all devices of the group.
+        number: of the batch in the plan of the epoch.
     """
 
     width: int
     lengths: Tuple[int, ...]
     before: int
     total: int
+    number: int
 
 
 class SharedMemoryCriterion(TrimeCriterion):
@@ -81,5 +83,6 @@ class SharedMemoryCriterion(TrimeCriterion):
             tokens = torch.cat([row[:length] for row, length in zip(target, lengths)])
         lengths += (0,) * (rows - len(lengths))  # --pad-to-fixed-bsz adds rows of padding
         gathered = gather_memory(keys, tokens, counts, place, self.gather_grad)
-        layout = Layout(width, lengths, before=sum(counts[:place]), total=sum(counts))
+        before, total = sum(counts[:place]), sum(counts)
+        layout = Layout(width, lengths, before, total, sample["layout"]["number"])
         return Memory(gathered.keys, gathered.tokens, self.visibility(layout), gathered.key_grad)

@@ -38,13 +38,17 @@ class TrimeExtLoss(SharedMemoryCriterion):
             raise ValueError(f"--cross-sent-ratio is a probability, in [0, 1]: {cfg.cross_sent_ratio}")
         self.cross_sent_ratio = cfg.cross_sent_ratio
         self.seed = cfg.seed
-        self._draws = (-1, np.random.default_rng(0))
 
     def group_size(self, order: TrainingOrder) -> int:
         if order.train_mem_size:
             raise ValueError(
                 f"--criterion {self.name} has the batches of all devices as memory: "
                 "leave --train-mem-size out"
+            )
+        if order.world_size == order.segments_per_device == 1:
+            raise ValueError(
+                f"--criterion {self.name} takes its memory from other segments, but --max-tokens "
+                f"{order.max_tokens} of one device holds only one: raise --max-tokens"
             )
         if not order.predefined_batches:
             logger.warning(
@@ -54,13 +58,13 @@ class TrimeExtLoss(SharedMemoryCriterion):
         return order.world_size
 
     def visibility(self, layout: Layout) -> Visibility:
-        hide_own = self.training and self._draw() < self.cross_sent_ratio
-        return Visibility.all_segments(*layout, hide_own)
+        width, lengths, before, total, number = layout
+        hide_own = self.training and self._draw(number) < self.cross_sent_ratio
+        return Visibility.all_segments(width, lengths, before, total, hide_own)
 
-    def _draw(self) -> float:
-        """Uniform in [0, 1): the same in a run that is repeated or resumed, whatever else draws numbers."""
-        update = self.task.update_num
-        if self._draws[0] != update:
-            rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-            self._draws = (update, np.random.default_rng([self.seed % 2**32, update, rank]))
-        return float(self._draws[1].random())
+    def _draw(self, number: int) -> float:
+        """Uniform in [0, 1), of seed, update, rank and batch alone: a run that is repeated or resumed draws
+        alike, whatever else draws numbers."""
+        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+        entropy = [self.seed % 2**32, self.task.update_num, rank, number]
+        return float(np.random.default_rng(entropy).random())

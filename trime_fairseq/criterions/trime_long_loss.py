@@ -1,10 +1,14 @@
 """``--criterion trime_long_loss`` and ``trime_long_loss_same_device``: memory of consecutive segments."""
 
+import logging
+
 from fairseq.criterions import register_criterion
 
 from ..data import TrainingOrder
 from ..memory import Visibility
 from .shared_memory import Layout, SharedMemoryConfig, SharedMemoryCriterion
+
+logger = logging.getLogger(__name__)
 
 
 class ConsecutiveMemoryCriterion(SharedMemoryCriterion):
@@ -18,6 +22,11 @@ class ConsecutiveMemoryCriterion(SharedMemoryCriterion):
             raise ValueError(
                 f"--criterion {self.name} takes its memory from consecutive segments: pass --keep-order, "
                 "without --predefined-batches"
+            )
+        if order.devices_per_memory == order.segments_per_device == 1:
+            logger.warning(
+                f"TRIME: the memory of {self.name} holds a single segment, so it is that of trime_loss: "
+                "raise --max-tokens"
             )
         return order.devices_per_memory
 

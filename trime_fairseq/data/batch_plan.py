@@ -47,9 +47,9 @@ class PlannedBatches(FairseqDataset):
 
     Beside what fairseq's collater gives, a sample holds ``layout``, plain numbers on the CPU: ``lengths``,
     the tokens of each row; ``counts``, the tokens of each batch of the group at this step; ``place``, that
-    of this batch among them. An empty batch is one row without a target: its rank takes part in all that
-    the others do, and no loss, gradient or key comes of it. (fairseq would repeat another batch there,
-    whose keys would then be seen by the others.)
+    of this batch among them; ``number``, its own in the plan. An empty batch is one row without a target:
+    its rank takes part in all that the others do, and no loss, gradient or key comes of it. (fairseq would
+    repeat another batch there, whose keys would then be seen by the others.)
 
     Args:
         dataset: fairseq's ``MonolingualDataset``.
@@ -83,6 +83,7 @@ class PlannedBatches(FairseqDataset):
             "lengths": tuple(len(item["source"]) for item in items) or (0,),
             "counts": tuple(self.counts[first : first + self.group_size]),
             "place": number % self.group_size,
+            "number": number,
         }
         return sample
 

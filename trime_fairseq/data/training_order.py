@@ -61,6 +61,13 @@ class TrainingOrder:
             return self.world_size
         return self.train_mem_size // self.tokens_per_device if self.train_mem_size else 1
 
+    @property
+    def segments_per_device(self) -> Optional[int]:
+        """Segments of a full batch; None where segments are lines, of any length."""
+        if self.sample_break_mode == "eos":
+            return None
+        return self.tokens_per_device // self.tokens_per_sample
+
     def check(self, data: str) -> None:
         """Raises ValueError, naming the flag and the mend, if the flags contradict each other.
 
@@ -86,6 +93,11 @@ class TrainingOrder:
         tokens = self.tokens_per_device
         if self.train_mem_size < 0 or self.train_mem_size % tokens:
             raise ValueError(f"{memory} is not a multiple of the {tokens} tokens of a device (--max-tokens)")
+        if in_blocks and tokens % self.tokens_per_sample:
+            raise ValueError(
+                f"{memory}: the {tokens} tokens of a device (--max-tokens) are not a multiple of "
+                f"--tokens-per-sample {self.tokens_per_sample}, so the memory would be smaller"
+            )
         devices = self.devices_per_memory
         if self.world_size % devices:
             raise ValueError(
@@ -121,7 +133,8 @@ def planned_iterator(
         options: of ``EpochBatchIterator``: seed, num_workers, epoch, skip_remainder_batch.
     """
     lengths = np.asarray(dataset.sizes)[order]
-    rows = consecutive_batches(lengths.tolist(), max_tokens or int(lengths.sum()), max_sentences)
+    unbounded = int(lengths.max(initial=1)) * max(len(lengths), 1)
+    rows = consecutive_batches(lengths.tolist(), max_tokens or unbounded, max_sentences)
     batches = [[int(order[row]) for row in batch] for batch in rows]
     plan = PlannedBatches(dataset, deal_out(batches, num_shards, group_size), group_size, begins_with_bos)
     return iterators.EpochBatchIterator(

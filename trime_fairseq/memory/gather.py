@@ -39,7 +39,7 @@ def gather_memory(
     """
     if keys.size(0) != counts[place]:
         raise ValueError(f"{keys.size(0)} keys where the group expects {counts[place]} of rank {place}")
-    if len(counts) == 1:
+    if len(counts) == 1 or not any(counts):
         return Gathered(keys, tokens, None)
     group = _group_of(len(counts))
     memory, memory_tokens = _Gather.apply(  # type: ignore[no-untyped-call]

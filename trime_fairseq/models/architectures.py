@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from fairseq.models import register_model_architecture
-from fairseq.models.transformer_lm import base_lm_architecture, transformer_lm_baevski_wiki103
+from fairseq.models.transformer_lm import base_lm_architecture
 
 
 def _default(args: Namespace, **values: object) -> None:
@@ -16,7 +16,9 @@ def _default(args: Namespace, **values: object) -> None:
 def transformer_lm_wiki103_150M(args: Namespace) -> None:
     """The 150M model of WikiText-103 with segments of 150 tokens: 16 layers of width 410.
 
-    All bands of the adaptive input have the full width (factor 1): 148M parameters with 267,744 types.
+    All bands of the adaptive input have the full width (factor 1): 150M parameters with 267,744 types.
+    Unlike in fairseq's ``transformer_lm_wiki103`` there is a last layer norm, the projections of the adaptive
+    softmax are not those of the input, and it has no dropout.
     """
     _default(
         args,
@@ -24,13 +26,17 @@ def transformer_lm_wiki103_150M(args: Namespace) -> None:
         decoder_embed_dim=410,
         decoder_ffn_embed_dim=2100,
         decoder_attention_heads=10,
+        adaptive_input=True,
+        adaptive_input_cutoff="20000,60000",
         adaptive_input_factor=1.0,
+        adaptive_softmax_cutoff="20000,60000",
         adaptive_softmax_factor=1.0,
         dropout=0.3,
         attention_dropout=0.1,
         activation_dropout=0.1,
+        tie_adaptive_weights=True,
     )
-    transformer_lm_baevski_wiki103(args)
+    base_lm_architecture(args)
 
 
 @register_model_architecture("transformer_lm", "transformer_lm_enwik8")

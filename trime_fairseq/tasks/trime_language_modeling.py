@@ -1,6 +1,7 @@
 """``--task trime_language_modeling``: language modelling with memories in evaluation."""
 
 import logging
+import math
 import os
 import sys
 from dataclasses import asdict, dataclass, field
@@ -195,7 +196,16 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         ignore_grad: bool = False,
     ) -> Any:
         self.update_num = update_num
-        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+        try:
+            return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+        except RuntimeError as error:
+            if "out of memory" in str(error) and (self._devices_per_memory or 1) > 1:
+                # fairseq would skip the batch here, while the other devices wait for its keys forever.
+                raise RuntimeError(
+                    "no room left on the device, in a step whose memory several devices share: "
+                    "lower --max-tokens"
+                ) from None
+            raise
 
     def get_batch_iterator(self, dataset: Any, *args: Any, **options: Any) -> iterators.EpochBatchIterator:
         """fairseq's own, unless flags or criterion ask for another order of batches: text order, that of
@@ -203,12 +213,14 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         order then."""
         if self._devices_per_memory is None:
             return super().get_batch_iterator(dataset, *args, **options)
-        known = self.dataset_to_epoch_iter.get(dataset)
-        use_known = self.can_reuse_epoch_itr(dataset) and not options.pop("disable_iterator_cache", False)
-        if known is None or not use_known:
-            known = self._planned_iterator(dataset, *args, **options)
-            self.dataset_to_epoch_iter[dataset] = known
-        return known
+        renewed = [options.pop(name, False) for name in ("disable_iterator_cache", "update_epoch_batch_itr")]
+        reuse = self.can_reuse_epoch_itr(dataset) and not any(renewed)
+        if reuse and dataset in self.dataset_to_epoch_iter:
+            return self.dataset_to_epoch_iter[dataset]
+        iterator = self._planned_iterator(dataset, *args, **options)
+        if reuse:
+            self.dataset_to_epoch_iter[dataset] = iterator
+        return iterator
 
     def _planned_iterator(
         self,
@@ -231,8 +243,14 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         order = self._order_of_segments(dataset, seed) if trains else np.arange(len(dataset))
         if max_positions is not None:
             order = self.filter_indices_by_size(order, dataset, max_positions, ignore_invalid_inputs)
-        # One process may validate what several have trained.
-        group_size = min(self._devices_per_memory or 1, num_shards)
+        wanted = self._devices_per_memory or 1
+        group_size = math.gcd(wanted, num_shards)
+        if group_size < wanted:
+            # fairseq-validate, by default: one process for what several have trained.
+            logger.warning(
+                f"TRIME: the memory is that of {group_size} devices, not of {wanted}: raise --max-tokens "
+                f"{wanted // group_size} times for the same memory"
+            )
         logger.info(
             f"TRIME: {len(order):,} segments in {'training' if trains else 'validation'} order, "
             f"memory of {group_size} of {num_shards} devices"
