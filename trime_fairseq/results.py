@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 import torch
 import torch.distributed as dist
@@ -165,6 +165,25 @@ class Evaluation:
         merged = {**ShardResult.merge(reports).report(), **self.description}
         self._log(merged, f"all {self.num_shards} shards,")
         write_json(eval_file, {**merged, "num_shards": self.num_shards})
+
+
+class EvaluationIterator:
+    """The batches of an evaluation; when they are through, the evaluation is finished."""
+
+    def __init__(self, batches: Any, evaluation: Evaluation) -> None:
+        self._batches = batches
+        self._evaluation = evaluation
+        self.n = 0
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Dict[str, Any]]:
+        self._evaluation.totals.start()
+        for batch in self._batches:
+            self.n += 1
+            yield batch
+        self._evaluation.finish()
 
 
 def check_writable(flag: str, path: str) -> None:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 import numpy as np
-from fairseq.data import iterators
+from fairseq.data import data_utils, iterators
 from numpy.typing import NDArray
 
 from .batch_plan import PlannedBatches, deal_out
+from .predefined import read_predefined
 from .text_order import consecutive_batches
 
 
@@ -67,6 +68,20 @@ class TrainingOrder:
         if self.sample_break_mode == "eos":
             return None
         return self.tokens_per_device // self.tokens_per_sample
+
+    def segments(self, dataset: Any, seed: int) -> NDArray[np.int64]:
+        """The ids of the training segments in the order of batches; at random where no flag says otherwise.
+
+        Raises:
+            ValueError: for a file of predefined batches that does not fit the data.
+        """
+        if self.predefined_batches:
+            return read_predefined(self.predefined_batches, len(dataset), self.tokens_per_sample)
+        if self.keep_order:
+            return np.arange(len(dataset))
+        with data_utils.numpy_seed(seed):
+            order: NDArray[np.int64] = dataset.ordered_indices()
+        return order
 
     def check(self, data: str) -> None:
         """Raises ValueError, naming the flag and the mend, if the flags contradict each other.

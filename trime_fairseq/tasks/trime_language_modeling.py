@@ -1,21 +1,18 @@
-"""``--task trime_language_modeling``: language modelling with memories in evaluation."""
+"""``--task trime_language_modeling``: the order of training batches, and memories in evaluation."""
 
 import logging
 import math
 import os
 import sys
-from dataclasses import asdict, dataclass, field
-from typing import Any, Dict, Iterator, Optional
+from dataclasses import asdict
+from typing import Any, Dict, Optional
 
 import numpy as np
 import torch.distributed as dist
 from fairseq import utils
-from fairseq.data import FairseqDataset, data_utils, iterators
-from fairseq.dataclass import ChoiceEnum
+from fairseq.data import FairseqDataset, iterators
 from fairseq.tasks import register_task
-from fairseq.tasks.language_modeling import LanguageModelingConfig, LanguageModelingTask
-from numpy.typing import NDArray
-from omegaconf import II
+from fairseq.tasks.language_modeling import LanguageModelingTask
 
 from ..checkpoints import check_cutoffs, refuse_other_dictionary
 from ..data import (
@@ -26,87 +23,19 @@ from ..data import (
     export_segments,
     keep_short_enough,
     planned_iterator,
-    read_predefined,
 )
-from ..models.representation import KEY_TYPES
-from ..results import Evaluation, check_writable, modification_time
+from ..results import Evaluation, EvaluationIterator, check_writable, modification_time
 from ..scoring import TrimeScorer, score_next_with
-from ..settings import MODES, MemorySettings
+from ..settings import MemorySettings
+from .config import TrimeLanguageModelingConfig
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class TrimeLanguageModelingConfig(LanguageModelingConfig):
-    use_local: bool = field(
-        default=False,
-        metadata={"help": "memory: earlier tokens of the model input, context window included"},
-    )
-    use_long: bool = field(
-        default=False,
-        metadata={"help": "memory: the last --mem-size evaluated tokens before the sample"},
-    )
-    mem_size: int = field(default=0, metadata={"help": "size of the long-term memory, in tokens"})
-    softmax_temp: float = field(default=1.0, metadata={"help": "temperature of the similarities to memories"})
-    knn_keytype: ChoiceEnum(KEY_TYPES) = field(  # type: ignore[valid-type]
-        default="last_ffn_input",
-        metadata={"help": "representation that serves as query and as key of the memory"},
-    )
-    mode: ChoiceEnum(MODES) = field(  # type: ignore[valid-type]
-        default="gn",
-        metadata={
-            "help": "gn: joint softmax over tokens and memories; lm: the plain model; "
-            "li: linear interpolation of memory softmax and token softmax"
-        },
-    )
-    cache_lmbda: Optional[float] = field(
-        default=None, metadata={"help": "weight of the memory softmax in --mode li"}
-    )
-    exact_tails: bool = field(
-        default=False,
-        metadata={
-            "help": "adaptive softmax: charge the words at cutoff + 1 for their place in the tail, too; "
-            "the published code and adaptive_loss do not (their padding index hides them)"
-        },
-    )
-    eval_file: Optional[str] = field(
-        default=None, metadata={"help": "write the result of fairseq-eval-lm to this JSON file"}
-    )
-    keep_order: bool = field(
-        default=False,
-        metadata={"help": "training batches of consecutive segments, in text order, never shuffled"},
-    )
-    train_mem_size: int = field(
-        default=0,
-        metadata={
-            "help": "tokens of consecutive segments that are one memory of trime_long_loss, spread over "
-            "N / --max-tokens devices"
-        },
-    )
-    predefined_batches: Optional[str] = field(
-        default=None,
-        metadata={"help": "JSON list of all training segments; batches are consecutive slices of it"},
-    )
-    output_segments_to_file: Optional[str] = field(
-        default=None,
-        metadata={"help": "write all training segments as text to this JSON file, and end without training"},
-    )
-    # Of other groups, for messages, for the order of batches and for the JSON file.
-    train_subset: str = II("dataset.train_subset")
-    max_tokens: Optional[int] = II("dataset.max_tokens")
-    batch_size: Optional[int] = II("dataset.batch_size")
-    distributed_world_size: int = II("distributed_training.distributed_world_size")
-    context_window: int = II("eval_lm.context_window")
-    gen_subset: str = II("dataset.gen_subset")
-    path: Optional[str] = II("common_eval.path")
-    post_process: Optional[str] = II("common_eval.post_process")
-    fp16: bool = II("common.fp16")
-
-
 @register_task("trime_language_modeling", dataclass=TrimeLanguageModelingConfig)
 class TrimeLanguageModelingTask(LanguageModelingTask):
-    """Stock language modelling in training; in ``fairseq-eval-lm`` samples keep text order and are
-    scored with the memories that the flags ask for.
+    """Language modelling. In training, batches in the order that flags and criterion ask for; in
+    ``fairseq-eval-lm`` samples keep text order and are scored with the memories that the flags ask for.
 
     Raises:
         ValueError: by :meth:`setup_task`, :meth:`build_model` and :meth:`eval_lm_dataloader`, for
@@ -240,7 +169,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         **unused: Any,
     ) -> iterators.EpochBatchIterator:
         trains = dataset is self.datasets.get(self.args.train_subset)
-        order = self._order_of_segments(dataset, seed) if trains else np.arange(len(dataset))
+        order = self.order.segments(dataset, seed) if trains else np.arange(len(dataset))
         if max_positions is not None:
             order = self.filter_indices_by_size(order, dataset, max_positions, ignore_invalid_inputs)
         wanted = self._devices_per_memory or 1
@@ -272,16 +201,6 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
             skip_remainder_batch=skip_remainder_batch,
         )
 
-    def _order_of_segments(self, dataset: Any, seed: int) -> NDArray[np.int64]:
-        path = self.order.predefined_batches
-        if path:
-            return read_predefined(path, len(dataset), self.args.tokens_per_sample)
-        if self.order.keep_order:
-            return np.arange(len(dataset))
-        with data_utils.numpy_seed(seed):
-            order: NDArray[np.int64] = dataset.ordered_indices()
-        return order
-
     def eval_lm_dataloader(
         self,
         dataset: FairseqDataset,
@@ -293,7 +212,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         num_workers: int = 1,
         data_buffer_size: int = 10,
         context_window: int = 0,
-    ) -> "_EvaluationIterator":
+    ) -> "EvaluationIterator":
         """Batches of consecutive samples in text order, each with its context window.
 
         Shards are contiguous. With ``batch_size``, ``max_tokens`` bounds the evaluated tokens of a
@@ -341,7 +260,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
             num_workers=num_workers,
             buffer_size=data_buffer_size,
         ).next_epoch_itr(shuffle=False)
-        return _EvaluationIterator(batch_iterator, evaluation)
+        return EvaluationIterator(batch_iterator, evaluation)
 
     def _hook_scorer(self, evaluation: Evaluation) -> None:
         def make_scorer(target_dictionary: Any, softmax_batch: int = 0, **unused: Any) -> TrimeScorer:
@@ -391,22 +310,3 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
             "post_process": self.args.post_process,
             **asdict(self.memory_settings),
         }
-
-
-class _EvaluationIterator:
-    """The batches of an evaluation; when they are through, the evaluation is finished."""
-
-    def __init__(self, batches: Any, evaluation: Evaluation) -> None:
-        self._batches = batches
-        self._evaluation = evaluation
-        self.n = 0
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[Dict[str, Any]]:
-        self._evaluation.totals.start()
-        for batch in self._batches:
-            self.n += 1
-            yield batch
-        self._evaluation.finish()
