@@ -8,7 +8,17 @@ import time
 
 import pytest
 
-from tests.commands import REFERENCE, ROOT, TINY, evaluate, run_ranks, start_ranks, train, training_command
+from tests.commands import (
+    REFERENCE,
+    ROOT,
+    TINY,
+    evaluate,
+    run,
+    run_ranks,
+    start_ranks,
+    train,
+    training_command,
+)
 from tests.test_train_process import assert_same_model, logged
 
 pytestmark = pytest.mark.process
@@ -200,3 +210,22 @@ def test_memories_are_learned(tmp_path):
     still = ("--finetune-from-model", local, "--max-update", 1, "--lr", 1e-9)
     log = train(tmp_path / "other", *others, *still, model=SMALL)
     assert logged(log_of_ext, "valid", "loss")[-1] < logged(log, "valid", "loss")[0] - 0.03
+
+
+def test_hydra(tmp_path):
+    """The flags of criterion and task under the same names in fairseq-hydra-train."""
+    output = run(
+        "fairseq-hydra-train",
+        *("--config-dir", ROOT / "config", "--config-name", "demo"),
+        f"common.user_dir={ROOT / 'trime_fairseq'}",
+        f"task.data={REFERENCE / 'data' / 'word'}",
+        f"checkpoint.save_dir={tmp_path / 'checkpoints'}",
+        *("criterion._name=trime_ext_loss", "+criterion.cross_sent_ratio=0.5"),
+        f"+task.predefined_batches={BATCHES}",
+        *("task.tokens_per_sample=128", "dataset.max_tokens=1024", "optimization.max_update=1"),
+        *("common.log_interval=1", "common.cpu=true", f"hydra.run.dir={tmp_path / 'run'}"),
+        cwd=tmp_path,
+    )
+    output += "".join(path.read_text() for path in (tmp_path / "run").glob("*.log"))
+    assert "TRIME: 1,711 segments in training order" in output
+    assert re.search(r"valid on 'valid' subset.* norm_loss [\d.]+", output)

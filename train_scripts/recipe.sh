@@ -13,6 +13,7 @@
 # Arguments: --dry-run prints the command; all others are passed to fairseq-train, after the recipe's own.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+command -v fairseq-train > /dev/null || PATH="$root/.venv/bin:$PATH" # where make test installs
 name="$1"
 family="$2"
 smoke="${SMOKE:-0}"
