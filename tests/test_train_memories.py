@@ -7,6 +7,7 @@ import shutil
 import time
 
 import pytest
+import torch
 
 from tests.commands import (
     REFERENCE,
@@ -229,3 +230,19 @@ def test_hydra(tmp_path):
     output += "".join(path.read_text() for path in (tmp_path / "run").glob("*.log"))
     assert "TRIME: 1,711 segments in training order" in output
     assert re.search(r"valid on 'valid' subset.* norm_loss [\d.]+", output)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["--fp16", "--bf16"])
+@pytest.mark.parametrize("kind", ["trime_loss", "trime_long_loss_same_device --keep-order", "trime_ext_loss"])
+def test_half_precision_from_a_random_start(tmp_path, precision, kind):
+    """200 updates whose losses are all finite, and lower in the end."""
+    flags = ("--criterion", *kind.split(), precision, "--optimizer", "adam", "--lr", 0.001)
+    command = training_command(tmp_path, *flags, "--max-update", 200, "--disable-validation", "--no-save")
+    command.remove("--cpu")
+    log = run(*command, "--distributed-world-size", 1)
+    losses = logged(log, "train_inner", "loss")  # the pattern takes numbers only
+    assert len(losses) >= 195  # the first steps of --fp16 look for a loss scale
+    assert losses[-1] < losses[0] - 1
+    assert not re.search(r"\bloss[= ](nan|inf)", log)
