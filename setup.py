@@ -20,6 +20,12 @@ setup(
     # fairseq is not among them: two distributions install the same modules, and requiring one would
     # install it over the other. The extra "fairseq" names the one that has wheels for this Python.
     install_requires=["torch>=1.12", "numpy", "tqdm"],
+    entry_points={
+        "console_scripts": [
+            "trime-build-index = trime_fairseq.cli.build_index:main",
+            "trime-tune = trime_fairseq.cli.tune:main",
+        ]
+    },
     extras_require={
         "fairseq": [
             've-fairseq>=0.12.3; python_version >= "3.11"',

@@ -1,4 +1,4 @@
-"""Every published evaluation without external memory, through the real fairseq-eval-lm."""
+"""Every published evaluation, through the real fairseq-eval-lm."""
 
 import json
 
@@ -6,18 +6,14 @@ import pytest
 
 from tests.commands import REFERENCE, evaluate
 
-ROWS = [
-    row
-    for row in json.loads((REFERENCE / "evaluation.json").read_text())
-    if "--use-external" not in row["flags"] and "--knnlm" not in row["flags"]
-]
+ROWS = json.loads((REFERENCE / "evaluation.json").read_text())
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row['checkpoint']}{row['flags'][12:]}" for row in ROWS])
 def test_loss_of_the_published_code(row, tmp_path):
     # Batches of 8 samples must give what the published code computes one sample at a time.
-    flags = row["flags"] + " --batch-size 8"
+    flags = row["flags"].replace("datastore/", f"{REFERENCE}/datastore/") + " --batch-size 8"
     result = evaluate(tmp_path, row["checkpoint"], flags, row["data"])
     assert result["tokens"] == row["tokens"]
     assert result["loss"] == pytest.approx(row["loss_base2"], rel=1e-5)
@@ -26,6 +22,17 @@ def test_loss_of_the_published_code(row, tmp_path):
 
 def test_there_are_rows_of_every_kind():
     kinds = [row["flags"] for row in ROWS]
-    assert len(ROWS) == 17
-    for kind in ("--use-long", "--mode lm", "complete", "--context-window 0", "test"):
+    assert len(ROWS) == 24
+    for kind in (
+        "--use-external",
+        "--knnlm",
+        "--use-interp",
+        "--knn-sim-func ip",
+        "index.l2",
+        "--use-long",
+        "--mode lm",
+        "complete",
+        "--context-window 0",
+        "test",
+    ):
         assert any(kind in flags for flags in kinds)

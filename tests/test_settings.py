@@ -40,7 +40,7 @@ def test_accepted():
         {"use_local": True, "mode": "li", "cache_lmbda": 0.0},
     ]:
         MemorySettings(**flags).check()
-    assert not MemorySettings(use_local=True, mode="lm").reads_memory
+    assert not MemorySettings(use_local=True, mode="lm").joint_memory
 
 
 def test_cutoffs_beyond_the_dictionary():

@@ -3,15 +3,15 @@
 import json
 import logging
 import math
-import os
-import tempfile
 import time
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from .files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +105,7 @@ class Evaluation:
             evaluation are recognised by it.
         eval_file: where to write the result as JSON, if anywhere.
         num_shards, shard_id: this process's part of the samples.
+        at_end: called when all batches are through; what they return goes into the report.
     """
 
     description: Dict[str, Any]
@@ -112,6 +113,7 @@ class Evaluation:
     num_shards: int = 1
     shard_id: int = 0
     totals: Totals = field(default_factory=Totals)
+    at_end: List[Callable[[], Dict[str, Any]]] = field(default_factory=list)
 
     def finish(self) -> None:
         """Logs the loss of all tokens and writes the JSON file.
@@ -119,11 +121,14 @@ class Evaluation:
         Shards that are evaluated by separate commands (``--num-shards``) write one file each; whoever
         finds the files of all the others there writes the result of the whole.
         """
+        measured: Dict[str, Any] = {}
+        for ending in self.at_end:
+            measured.update(ending())
         result = self.totals.finish()
         together = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         if together and dist.get_rank() != 0:
             return
-        report = {**result.report(), **self.description}
+        report = {**result.report(), **self.description, **measured}
         if self.num_shards == 1 or together:
             self._log(report, "all")
             if self.eval_file:
@@ -141,6 +146,15 @@ class Evaluation:
             f"Loss (base 2): {report['loss']:.4f}, Perplexity: {report['ppl']:.2f}, {unit}"
             f"mass on memories {report['mem_mass']:.3f}, share of the target's {report['mem_share']:.3f}"
         )
+        seconds = report.get("stage_seconds")
+        if seconds:
+            stages = ", ".join(f"{name} {value:.2f}" for name, value in seconds.items())
+            logger.info(f"TRIME: seconds per stage: {stages}, of {report['seconds']:.2f} in all")
+        if "recall_at_k" in report:
+            logger.info(
+                f"TRIME: recall of the index: nearest key {report['recall_at_1']:.3f}, {report['k']} nearest "
+                f"{report['recall_at_k']:.3f}, of {report['recall_queries']:,} searches"
+            )
 
     def _shard_file(self, shard_id: int) -> str:
         return f"{self.eval_file}.shard-{shard_id}-of-{self.num_shards}"
@@ -162,7 +176,7 @@ class Evaluation:
                 )
                 return
             reports.append(report)
-        merged = {**ShardResult.merge(reports).report(), **self.description}
+        merged = {**ShardResult.merge(reports).report(), **self.description, **merge_measured(reports)}
         self._log(merged, f"all {self.num_shards} shards,")
         write_json(eval_file, {**merged, "num_shards": self.num_shards})
 
@@ -186,31 +200,16 @@ class EvaluationIterator:
         self._evaluation.finish()
 
 
-def check_writable(flag: str, path: str) -> None:
-    """Raises ValueError if the file of a flag could not be written to ``path``; makes its folder."""
-    folder = os.path.dirname(os.path.abspath(path))
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{flag} {path}: {error}") from error
-    if os.path.isdir(path) or not os.access(folder, os.W_OK):
-        raise ValueError(f"{flag} {path}: cannot be written there")
-
-
-def modification_time(path: Optional[str]) -> Optional[float]:
-    """Seconds since 1970; None for what is not a local file."""
-    return os.path.getmtime(path) if path and os.path.exists(path) else None
-
-
-def write_json(path: str, content: Dict[str, Any]) -> None:
-    """Writes a JSON file that is there as a whole or not at all."""
-    text = json.dumps(content, indent=1) + "\n"
-    folder = os.path.dirname(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
-        file.write(text)
-        # Temporary files are the owner's alone; results are for colleagues, too.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(file.name, 0o666 & ~umask)
-    os.replace(file.name, path)
+def merge_measured(reports: List[Dict[str, Any]]) -> Dict[str, Any]:
+    """Seconds per stage, summed over shards; recall, averaged over searches."""
+    merged: Dict[str, Any] = {}
+    stages = [report.get("stage_seconds", {}) for report in reports]
+    names = dict.fromkeys(name for seconds in stages for name in seconds)
+    merged["stage_seconds"] = {name: sum(seconds.get(name, 0.0) for seconds in stages) for name in names}
+    searched = [report for report in reports if report.get("recall_queries")]
+    if searched:
+        queries = sum(report["recall_queries"] for report in searched)
+        merged["recall_queries"] = queries
+        for name in ("recall_at_1", "recall_at_k"):
+            merged[name] = sum(report[name] * report["recall_queries"] for report in searched) / queries
+    return merged

@@ -6,25 +6,38 @@ is the one place that knows.
 
 import math
 import sys
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from fairseq_cli import eval_lm
 from torch import Tensor
 
+from .datastore.retriever import Neighbors, Retriever
+from .memories import (
+    Batch,
+    Grid,
+    LsePair,
+    PrecedingText,
+    add,
+    external_memory,
+    local_memory,
+    neighbor_log_prob,
+)
 from .memory import (
-    LongTermMemory,
-    Visibility,
     adaptive_token_scores,
-    memory_lse,
+    interpolate,
     memory_mass,
     plain_token_scores,
     positive_share,
     trime_log_prob,
 )
 from .models.representation import RepresentationTap
+from .recall import RecallSample
+from .recording import KeyRecorder
 from .results import Totals
 from .settings import MemorySettings
+from .stages import StageTimes
 
 
 def score_next_with(make_scorer: Callable[..., Any]) -> None:
@@ -44,8 +57,39 @@ def score_next_with(make_scorer: Callable[..., Any]) -> None:
         module.SequenceScorer = make_once
 
 
+class Memories(NamedTuple):
+    """What the memories in use say about a batch.
+
+    Attributes:
+        joint: for each temperature, size of the long-term memory and number of neighbours A and P over
+            all memories; empty without memories in the softmax.
+        neighbors: for each temperature of the interpolation and number of neighbours the log-probability of
+            the target among the neighbours alone, and whether there are any; empty without interpolation.
+    """
+
+    joint: List[List[List[LsePair]]]
+    neighbors: List[List[LsePair]]
+
+
+@dataclass
+class Extras:
+    """What an evaluation may have beside its memory settings.
+
+    Attributes:
+        retriever: searches the external memory.
+        recorder: takes the keys of all evaluated tokens.
+        recall: takes a sample of the searches.
+        times: seconds of the stages ``model``, ``search`` and ``combination``.
+    """
+
+    retriever: Optional[Retriever] = None
+    recorder: Optional[KeyRecorder] = None
+    recall: Optional[RecallSample] = None
+    times: StageTimes = field(default_factory=StageTimes)
+
+
 class TrimeScorer:
-    """Log-probabilities of the evaluated tokens of consecutive samples, with local and long-term memory.
+    """Log-probabilities of the evaluated tokens of consecutive samples, with all memories.
 
     A batch of consecutive samples gives the result of one sample at a time: keys do not depend on the
     memory, so the model runs on all rows at once and row r then sees the rows before it.
@@ -57,6 +101,7 @@ class TrimeScorer:
         softmax_batch: tokens per chunk of the token softmax; 0 for all at once.
         skip_bos: leave the first token of each sample out of ``totals``, as stock does for a
             prepended beginning-of-sentence token.
+        extras: external memory, datastore to write, times.
     """
 
     def __init__(
@@ -66,16 +111,27 @@ class TrimeScorer:
         pad: int,
         softmax_batch: int = 0,
         skip_bos: bool = False,
+        extras: Optional[Extras] = None,
     ) -> None:
         self.settings = settings
         self.totals = totals
         self.softmax_batch = softmax_batch or sys.maxsize
         self.skip_bos = skip_bos
-        self._long_term = LongTermMemory(settings.mem_size) if settings.use_long else None
-        self._last_id = -1
+        self.extras = extras or Extras()
+        self.grid, self.interp_temps = self._grid()
+        self._long_term = PrecedingText(self.grid.mem_sizes) if self.grid.mem_sizes else None
         # Published results with memories leave these words uncharged; those without do not.
-        as_published = settings.reads_memory and settings.mode == "gn" and not settings.exact_tails
+        as_published = settings.joint_memory and settings.mode == "gn" and not settings.exact_tails
         self._uncharged_tail_index = pad if as_published else None
+
+    def _grid(self) -> Tuple[Grid, Tuple[float, ...]]:
+        """The values to compute memories for, and the temperatures of the interpolation."""
+        settings = self.settings
+        sizes = (settings.mem_size,) if settings.use_long else ()
+        ks = (settings.k,) if settings.searches else ()
+        if settings.knnlm:
+            return Grid((), sizes, ks), (settings.softmax_temp,)
+        return Grid((settings.softmax_temp,), sizes, ks), (settings.interp_temp,) * settings.use_interp
 
     @torch.no_grad()
     def generate(self, models: List[Any], sample: Dict[str, Any], **unused: Any) -> List[Any]:
@@ -91,39 +147,41 @@ class TrimeScorer:
         """
         if len(models) != 1:
             raise ValueError(f"--path: one model expected, not an ensemble of {len(models)}")
-        decoder = models[0].decoder
-        models[0].eval()
-        net_input, spans = sample["net_input"], sample["spans"]
-        reads_memory = self.settings.reads_memory
-        with RepresentationTap(decoder, self.settings.knn_keytype) as tap:
-            features = models[0](**net_input, features_only=True)[0]
-
-        width = features.size(1)
-        evaluated = _flat_positions(spans, width).to(features.device, non_blocking=True)
-        targets = sample["target"].reshape(-1)[evaluated]
-        token_lse, target_logit = self._token_scores(decoder, _rows(features)[evaluated], targets)
-        if reads_memory:
-            keys = _rows(tap.representation(features))
-            all_lse, positive_lse = self._memory_scores(sample, keys, evaluated, targets, width)
-            log_prob, mass, share = self._combine(token_lse, target_logit, all_lse, positive_lse)
-        else:
-            log_prob = target_logit - token_lse
-            mass = share = torch.zeros_like(log_prob)
-
+        stage, device = self.extras.times.stage, sample["target"].device
+        with stage("model", device):
+            batch, token_lse, target_logit = self._run_model(models[0], sample)
+        if self.extras.recorder is not None:
+            assert batch is not None
+            self.extras.recorder.add(sample["spans"], batch.queries, batch.targets)
+        neighbors = None
+        if batch is not None and self.settings.searches:
+            with stage("search", device):
+                neighbors = self._search(batch.queries)
+        with stage("combination", device):
+            memories = self._memories(batch, neighbors) if batch is not None else Memories([], [])
+            log_prob, mass, share = self._combine(token_lse, target_logit, memories)
+        spans = sample["spans"]
         lengths = [last - first for first, last in spans]
         self._add_to_totals(log_prob, mass, share, lengths)
+        targets = _targets(sample, log_prob.device)[1] if batch is None else batch.targets
         return [
-            [
-                {
-                    "tokens": t,
-                    "score": s.mean(),
-                    "positional_scores": s,
-                    "attention": None,
-                    "alignment": None,
-                }
-            ]
+            [{"tokens": t, "score": s.mean(), "positional_scores": s, "attention": None, "alignment": None}]
             for t, s in zip(targets.split(lengths), log_prob.split(lengths))
         ]
+
+    def _run_model(self, model: Any, sample: Dict[str, Any]) -> Tuple[Optional[Batch], Tensor, Tensor]:
+        """The batch as memories see it (None where nobody asks for keys), and a and b of the tokens."""
+        model.eval()
+        decoder = model.decoder
+        with RepresentationTap(decoder, self.settings.knn_keytype) as tap:
+            features = model(**sample["net_input"], features_only=True)[0]
+        evaluated, targets = _targets(sample, features.device)
+        token_lse, target_logit = self._token_scores(decoder, _rows(features)[evaluated], targets)
+        settings = self.settings
+        if not (settings.joint_memory or settings.searches or self.extras.recorder is not None):
+            return None, token_lse, target_logit
+        keys = _rows(tap.representation(features))
+        return Batch(sample, keys, evaluated, keys[evaluated], targets), token_lse, target_logit
 
     def _token_scores(self, decoder: Any, features: Tensor, targets: Tensor) -> Tuple[Tensor, Tensor]:
         chunks = []
@@ -142,60 +200,65 @@ class TrimeScorer:
         token_lse, target_logit = zip(*chunks)
         return torch.cat(token_lse), torch.cat(target_logit)
 
-    def _memory_scores(
-        self, sample: Dict[str, Any], keys: Tensor, evaluated: Tensor, targets: Tensor, width: int
-    ) -> Tuple[Tensor, Tensor]:
-        """A and P over all memories in use; adds the evaluated tokens to the long-term memory."""
-        scale = keys.size(1) ** -0.5 / self.settings.softmax_temp
-        queries = keys[evaluated]
-        # The token that followed position t of the input is the input at t + 1. (The last column
-        # rolls around, but nothing sees it: there is no query after it.)
-        next_tokens = sample["net_input"]["src_tokens"].roll(-1, dims=1).reshape(-1)
-        visibility = Visibility.row_prefixes(width, tuple(map(tuple, sample["spans"])))
-        all_lse, positive_lse = memory_lse(queries, keys, targets, next_tokens, visibility, scale)
-        if self._long_term is not None:
-            memory = self._long_term
-            intervals, gap = self._long_term_intervals(sample)
-            memory.append(queries, targets)
-            visibility = Visibility.shared(intervals)
-            long_all, long_positive = memory_lse(
-                queries, memory.keys, targets, memory.tokens, visibility, scale
-            )
-            memory.forget(before=gap)
-            all_lse = torch.logaddexp(all_lse, long_all)
-            positive_lse = torch.logaddexp(positive_lse, long_positive)
-        return all_lse, positive_lse
+    def _search(self, queries: Tensor) -> Neighbors:
+        assert self.extras.retriever is not None
+        neighbors = self.extras.retriever.search(queries)
+        if self.extras.recall is not None:
+            self.extras.recall.add(queries, neighbors.rows)
+        return neighbors
 
-    def _long_term_intervals(self, sample: Dict[str, Any]) -> Tuple[Tuple[Tuple[int, int, int], ...], int]:
-        """What each row sees of the long-term memory once this batch is appended to it: the last
-        ``mem_size`` tokens before the row, back to where sample ids were last not consecutive. Also
-        returns that place: nothing before it may be seen any more."""
-        assert self._long_term is not None
-        gap, end = 0, len(self._long_term)
-        intervals = []
-        for sample_id, (first, last) in zip(sample["sample_ids"], sample["spans"]):
-            if sample_id != self._last_id + 1:
-                gap = end
-            self._last_id = sample_id
-            intervals.append((max(gap, end - self._long_term.size), end, last - first))
-            end += last - first
-        return tuple(intervals), gap
+    def _memories(self, batch: Batch, neighbors: Optional[Neighbors]) -> Memories:
+        grid, settings = self.grid, self.settings
+        probs: List[List[LsePair]] = []
+        if neighbors is not None and self.interp_temps:
+            probs = neighbor_log_prob(neighbors, batch.targets, self.interp_temps, grid.ks)
+        if not settings.joint_memory:
+            return Memories([], probs)
+        nothing: List[Any] = [None] * len(grid.temperatures)
+        local = local_memory(batch, grid.temperatures) if settings.use_local else nothing
+        preceding: List[List[Any]] = [[None]] * len(local)
+        if self._long_term is not None:
+            preceding = self._long_term.read_and_add(batch, grid.temperatures)
+        external: List[List[Any]] = [[None]] * len(local)
+        if neighbors is not None:
+            external = external_memory(batch, neighbors, grid.temperatures, grid.ks)
+        joint = [
+            [
+                [add(add(here, before) if here or before else None, found) for found in of_ext]
+                for before in of_long
+            ]
+            for here, of_long, of_ext in zip(local, preceding, external)
+        ]
+        return Memories(joint, probs)
 
     def _combine(
-        self, token_lse: Tensor, target_logit: Tensor, all_lse: Tensor, positive_lse: Tensor
+        self, token_lse: Tensor, target_logit: Tensor, memories: Memories
     ) -> Tuple[Tensor, Tensor, Tensor]:
         """Log-probability of the target, share of the distribution that lies on memories, and share of the
         target's probability that comes from them."""
-        if self.settings.mode == "gn":
+        log_prob = target_logit - token_lse
+        mass = share = torch.zeros_like(log_prob)
+        if memories.joint:
+            all_lse, positive_lse = memories.joint[0][0][0]
+            if self.settings.mode == "li":
+                return self._interpolated_softmax(log_prob, all_lse, positive_lse)
             log_prob = trime_log_prob(token_lse, target_logit, all_lse, positive_lse)
-            return log_prob, memory_mass(token_lse, all_lse), positive_share(target_logit, positive_lse)
+            mass, share = memory_mass(token_lse, all_lse), positive_share(target_logit, positive_lse)
+        if memories.neighbors:
+            assert self.settings.lmbda is not None
+            log_prob, mass, share = _with_neighbors(
+                log_prob, mass, share, *memories.neighbors[0][0], self.settings.lmbda
+            )
+        return log_prob, mass, share
+
+    def _interpolated_softmax(
+        self, log_prob: Tensor, all_lse: Tensor, positive_lse: Tensor
+    ) -> Tuple[Tensor, Tensor, Tensor]:
         assert self.settings.cache_lmbda is not None
-        # Where there is no memory yet, all weight is on the tokens.
-        nothing = all_lse == -math.inf
-        weight = torch.full_like(all_lse, self.settings.cache_lmbda).masked_fill(nothing, 0.0)
-        from_memory = weight.log() + (positive_lse - all_lse).masked_fill(nothing, -math.inf)
-        log_prob = torch.logaddexp(target_logit - token_lse + (1 - weight).log(), from_memory)
-        return log_prob, weight, (from_memory - log_prob).exp()
+        exists = all_lse > -math.inf
+        from_memory = (positive_lse - all_lse).masked_fill(~exists, -math.inf)
+        nothing = torch.zeros_like(log_prob)
+        return _with_neighbors(log_prob, nothing, nothing, from_memory, exists, self.settings.cache_lmbda)
 
     def _add_to_totals(self, log_prob: Tensor, mass: Tensor, share: Tensor, lengths: Sequence[int]) -> None:
         values = torch.stack([-log_prob, mass, share]).double()
@@ -215,3 +278,22 @@ def _flat_positions(spans: Sequence[Tuple[int, int]], width: int) -> Tensor:
     return torch.cat(
         [torch.arange(row * width + first, row * width + last) for row, (first, last) in enumerate(spans)]
     )
+
+
+def _targets(sample: Dict[str, Any], device: torch.device) -> Tuple[Tensor, Tensor]:
+    """Positions of the evaluated tokens among the B * T of the batch, and the tokens: int64 [N]."""
+    width = sample["target"].size(1)
+    evaluated = _flat_positions(sample["spans"], width).to(device, non_blocking=True)
+    return evaluated, sample["target"].reshape(-1)[evaluated]
+
+
+def _with_neighbors(
+    log_prob: Tensor, mass: Tensor, share: Tensor, other: Tensor, exists: Tensor, weight: float
+) -> Tuple[Tensor, Tensor, Tensor]:
+    """A distribution with its mass on memories and the share of the target's probability from them, after
+    interpolation with another that is all memory."""
+    result = interpolate(log_prob, other, weight, exists)
+    kept = torch.full_like(mass, weight).masked_fill(~exists, 0.0)
+    # What stays of the target's probability, of which ``share`` came from memory.
+    rest = (log_prob - result).exp() * (1 - kept)
+    return result, kept + (1 - kept) * mass, 1 - rest * (1 - share)

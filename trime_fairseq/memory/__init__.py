@@ -3,6 +3,7 @@
 from .fifo import LongTermMemory
 from .gather import Gathered, gather_memory
 from .lse import memory_lse
+from .neighbors import interpolate, neighbor_lse
 from .objective import memory_mass, positive_share, trime_log_prob
 from .token_scores import adaptive_token_scores, plain_token_scores
 from .visibility import Visibility
@@ -13,8 +14,10 @@ __all__ = [
     "Visibility",
     "adaptive_token_scores",
     "gather_memory",
+    "interpolate",
     "memory_lse",
     "memory_mass",
+    "neighbor_lse",
     "plain_token_scores",
     "positive_share",
     "trime_log_prob",

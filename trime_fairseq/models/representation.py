@@ -8,6 +8,14 @@ from torch import Tensor, nn
 KEY_TYPES = ("last_ffn_input", "model_output")
 
 
+def key_dimension(decoder: Any, key_type: str) -> int:
+    """d of the representation ``key_type`` of a fairseq ``TransformerDecoder``."""
+    if key_type == "last_ffn_input":
+        last = list(decoder.layers._modules.values())[-1]
+        return int(getattr(last, "embed_dim", 0) or last.fc1.in_features)
+    return int(decoder.output_embed_dim)
+
+
 class RepresentationTap:
     """Context manager around one forward pass of a transformer decoder.
 

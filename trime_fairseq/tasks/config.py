@@ -7,6 +7,9 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks.language_modeling import LanguageModelingConfig
 from omegaconf import II
 
+from ..datastore.index_config import METRICS
+from ..datastore.retriever import SIMILARITIES
+from ..files import check_writable
 from ..models.representation import KEY_TYPES
 from ..settings import MODES
 
@@ -44,6 +47,61 @@ class TrimeLanguageModelingConfig(LanguageModelingConfig):
             "the published code and adaptive_loss do not (their padding index hides them)"
         },
     )
+    use_external: bool = field(
+        default=False, metadata={"help": "memory: the --k nearest keys of a datastore"}
+    )
+    dstore_filename: Optional[str] = field(
+        default=None, metadata={"help": "prefix of the datastore to search"}
+    )
+    indexfile: Optional[str] = field(default=None, metadata={"help": "Faiss index of the datastore's keys"})
+    k: int = field(default=1024, metadata={"help": "number of neighbours"})
+    probe: Optional[int] = field(
+        default=None, metadata={"help": "lists of the index to visit; by default as the index was built"}
+    )
+    faiss_metric_type: Optional[ChoiceEnum(METRICS)] = field(  # type: ignore[valid-type]
+        default=None, metadata={"help": "metric of the index; by default as the file beside it says"}
+    )
+    knn_sim_func: Optional[ChoiceEnum(SIMILARITIES)] = field(  # type: ignore[valid-type]
+        default=None,
+        metadata={
+            "help": "compute the neighbours' scores from the keys: ip, l2 or cos; do_not_recomp_l2: take "
+            "Faiss's approximate L2 distances; by default Faiss's scores, but exact L2 distances"
+        },
+    )
+    no_load_keys: bool = field(default=False, metadata={"help": "do without the datastore's keys"})
+    move_dstore_to_mem: bool = field(
+        default=False, metadata={"help": "read the datastore's keys into memory"}
+    )
+    use_faiss_cpu: bool = field(default=False, metadata={"help": "search on the CPU"})
+    dstore_fp16: bool = field(
+        default=False,
+        metadata={"help": "keys are written as float16; a datastore without manifest has float16 keys"},
+    )
+    dstore_size: Optional[int] = field(
+        default=None,
+        metadata={"help": "number of keys, if not all evaluated tokens; of a datastore without manifest"},
+    )
+    use_interp: bool = field(
+        default=False, metadata={"help": "interpolate with the distribution of the neighbours alone"}
+    )
+    interp_temp: float = field(default=1.0, metadata={"help": "temperature of the neighbours' distribution"})
+    lmbda: Optional[float] = field(
+        default=None, metadata={"help": "weight of the neighbours' distribution, in [0, 1]"}
+    )
+    knnlm: bool = field(
+        default=False,
+        metadata={"help": "plain kNN-LM: interpolate the plain model, temperature --softmax-temp"},
+    )
+    check_recall: int = field(
+        default=0, metadata={"help": "compare so many searches with exact search over all keys"}
+    )
+    save_knnlm_dstore: bool = field(
+        default=False, metadata={"help": "write a datastore: key and token of every evaluated token"}
+    )
+    dstore_mmap: Optional[str] = field(default=None, metadata={"help": "prefix of the datastore to write"})
+    context_full_only: bool = field(
+        default=False, metadata={"help": "leave tokens without a full context window out of the datastore"}
+    )
     eval_file: Optional[str] = field(
         default=None, metadata={"help": "write the result of fairseq-eval-lm to this JSON file"}
     )
@@ -76,3 +134,26 @@ class TrimeLanguageModelingConfig(LanguageModelingConfig):
     path: Optional[str] = II("common_eval.path")
     post_process: Optional[str] = II("common_eval.post_process")
     fp16: bool = II("common.fp16")
+    cpu: bool = II("common.cpu")
+
+
+def check_datastore_flags(flags: TrimeLanguageModelingConfig) -> None:
+    """Raises ValueError if the flags of a datastore contradict each other; makes its folder."""
+    searches = flags.use_external or flags.knnlm
+    if not flags.save_knnlm_dstore:
+        if flags.dstore_mmap or flags.context_full_only:
+            raise ValueError("--dstore-mmap and --context-full-only write: pass --save-knnlm-dstore as well")
+    elif not flags.dstore_mmap:
+        raise ValueError("--save-knnlm-dstore needs --dstore-mmap PREFIX, where to write it")
+    elif getattr(flags, "add_bos_token", False):
+        raise ValueError("--save-knnlm-dstore: not with --add-bos-token, whose first token has no context")
+    elif searches:
+        raise ValueError("--save-knnlm-dstore: not with --use-external or --knnlm, write it first")
+    else:
+        check_writable("--dstore-mmap", f"{flags.dstore_mmap}.json")
+    if not searches and (flags.dstore_filename or flags.indexfile or flags.check_recall):
+        raise ValueError(
+            "--dstore-filename, --indexfile and --check-recall are for --use-external: pass it as well"
+        )
+    if flags.check_recall < 0:
+        raise ValueError(f"--check-recall must be positive, not {flags.check_recall}")

@@ -4,8 +4,7 @@ import logging
 import math
 import os
 import sys
-from dataclasses import asdict
-from typing import Any, Dict, Optional
+from typing import Any, Optional
 
 import numpy as np
 import torch.distributed as dist
@@ -15,19 +14,13 @@ from fairseq.tasks import register_task
 from fairseq.tasks.language_modeling import LanguageModelingTask
 
 from ..checkpoints import check_cutoffs, refuse_other_dictionary
-from ..data import (
-    ContextWindowDataset,
-    TrainingOrder,
-    consecutive_batches,
-    contiguous_shard,
-    export_segments,
-    keep_short_enough,
-    planned_iterator,
-)
-from ..results import Evaluation, EvaluationIterator, check_writable, modification_time
-from ..scoring import TrimeScorer, score_next_with
+from ..data import TrainingOrder, export_segments, planned_iterator
+from ..files import check_writable
+from ..models.representation import key_dimension
+from ..results import EvaluationIterator
 from ..settings import MemorySettings
-from .config import TrimeLanguageModelingConfig
+from .config import TrimeLanguageModelingConfig, check_datastore_flags
+from .evaluation import EvaluationSetup
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +39,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         super().__init__(args, dictionary, output_dictionary, targets)
         self.memory_settings = MemorySettings.from_config(args)
         self.order = TrainingOrder.from_config(args)
+        self.key_dimension = 0  # of the model that is built
         self.epoch = 1
         self.update_num = 0
         self._devices_per_memory: Optional[int] = None
@@ -66,6 +60,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
             raise ValueError(f"--path {args.path}: one model expected, not an ensemble")
         if args.eval_file:
             check_writable("--eval-file", args.eval_file)
+        check_datastore_flags(args)
         task: TrimeLanguageModelingTask = super().setup_task(args, **kwargs)
         if args.output_segments_to_file:
             task._export_segments(args.output_segments_to_file)
@@ -90,14 +85,11 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         )
         model = super().build_model(args, from_checkpoint)
         refuse_other_dictionary(model, num_types)
+        self.key_dimension = key_dimension(model.decoder, str(self.args.knn_keytype))
         return model
 
     def build_criterion(self, *args: Any, **kwargs: Any) -> Any:
-        if self.memory_settings.use_local:
-            raise ValueError(
-                "--use-local and --use-long are flags of fairseq-eval-lm; in training the --criterion "
-                "says which memory a token sees"
-            )
+        self._refuse_memories("in training the --criterion says which memory a token sees")
         self.order.check(self.args.data)
         criterion = super().build_criterion(*args, **kwargs)
         self._devices_per_memory = getattr(criterion, "devices_per_memory", None)
@@ -106,11 +98,23 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         return criterion
 
     def build_generator(self, *args: Any, **kwargs: Any) -> Any:
-        if self.memory_settings.use_local:
-            raise ValueError(
-                "--use-local and --use-long are flags of fairseq-eval-lm; generation has no memory"
-            )
+        self._refuse_memories("generation has no memory")
         return super().build_generator(*args, **kwargs)
+
+    def _refuse_memories(self, why: str) -> None:
+        settings = self.memory_settings
+        given = [
+            flag
+            for flag, on in (
+                ("--use-local", settings.use_local),
+                ("--use-external", settings.use_external),
+                ("--knnlm", settings.knnlm),
+                ("--save-knnlm-dstore", self.args.save_knnlm_dstore),
+            )
+            if on
+        ]
+        if given:
+            raise ValueError(f"{' and '.join(given)}: of fairseq-eval-lm only; {why}")
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
         self.epoch = epoch
@@ -212,101 +216,11 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         num_workers: int = 1,
         data_buffer_size: int = 10,
         context_window: int = 0,
-    ) -> "EvaluationIterator":
+    ) -> EvaluationIterator:
         """Batches of consecutive samples in text order, each with its context window.
 
         Shards are contiguous. With ``batch_size``, ``max_tokens`` bounds the evaluated tokens of a
         batch, as in stock; without it, it bounds the model input, context included.
         """
-        longest = self.args.tokens_per_sample + context_window
-        if max_positions is not None and longest > max_positions:
-            raise ValueError(
-                f"--tokens-per-sample {longest} exceeds the {max_positions} positions the checkpoint was "
-                f"trained with: pass --tokens-per-sample {max_positions} or less"
-            )
-        self._check_shards(num_shards, shard_id)
-        kept, left_out = keep_short_enough(dataset.sizes, max_positions)
-        if not len(kept):
-            raise ValueError(
-                f"all {len(left_out):,} samples of --gen-subset {self.args.gen_subset} are longer than the "
-                f"{max_positions} positions of the model: try --sample-break-mode none"
-            )
-        lengths = dataset.sizes[kept]
-        skipped = self._report_left_out(dataset.sizes[left_out].sum(), lengths.sum(), len(left_out))
-        windowed = ContextWindowDataset(
-            dataset,
-            kept,
-            lengths,
-            self.args.tokens_per_sample,
-            context_window,
-            self.source_dictionary.pad(),
-        )
-        costs = lengths
-        if batch_size is None:
-            costs = [windowed.context_length(p) + lengths[p] for p in range(len(kept))]
-        batches = consecutive_batches(costs, max_tokens or 36000, batch_size)
-        if num_shards > 1 and self.memory_settings.use_long:
-            logger.warning(
-                f"TRIME: {num_shards} contiguous shards; the long-term memory of each starts empty"
-            )
-        evaluation = Evaluation(
-            {**self._describe(context_window), **skipped}, self.args.eval_file, num_shards, shard_id
-        )
-        self._hook_scorer(evaluation)
-        batch_iterator = iterators.EpochBatchIterator(
-            dataset=windowed,
-            collate_fn=windowed.collater,
-            batch_sampler=contiguous_shard(batches, num_shards, shard_id),
-            num_workers=num_workers,
-            buffer_size=data_buffer_size,
-        ).next_epoch_itr(shuffle=False)
-        return EvaluationIterator(batch_iterator, evaluation)
-
-    def _hook_scorer(self, evaluation: Evaluation) -> None:
-        def make_scorer(target_dictionary: Any, softmax_batch: int = 0, **unused: Any) -> TrimeScorer:
-            return TrimeScorer(
-                self.memory_settings,
-                evaluation.totals,
-                target_dictionary.pad(),
-                softmax_batch,
-                skip_bos=getattr(self.args, "add_bos_token", False),
-            )
-
-        score_next_with(make_scorer)
-
-    @staticmethod
-    def _check_shards(num_shards: int, shard_id: int) -> None:
-        """fairseq mixes --num-shards with the processes it starts, one per visible GPU by default."""
-        if not (dist.is_available() and dist.is_initialized()):
-            return
-        if (num_shards, shard_id) != (dist.get_world_size(), dist.get_rank()):
-            raise ValueError(
-                "--num-shards is for separate commands, of one process each: pass --distributed-world-size 1"
-            )
-
-    def _report_left_out(self, left_out: int, kept: int, samples: int) -> Dict[str, Any]:
-        share = float(left_out) / max(int(left_out) + int(kept), 1)
-        if samples:
-            logger.warning(
-                f"TRIME: {samples:,} samples ({left_out:,} tokens, {share:.1%} of the subset) are longer "
-                "than the model's positions and are left out of the loss"
-            )
-        return {
-            "left_out_samples": samples,
-            "left_out_tokens": int(left_out),
-            "left_out_share": share,
-        }
-
-    def _describe(self, context_window: int) -> Dict[str, Any]:
-        return {
-            "checkpoint": self.args.path,
-            "checkpoint_written": modification_time(self.args.path),
-            "data": self.args.data,
-            "subset": self.args.gen_subset,
-            "sample_break_mode": str(self.args.sample_break_mode),
-            "tokens_per_sample": self.args.tokens_per_sample + context_window,
-            "context_window": context_window,
-            "fp16": self.args.fp16,
-            "post_process": self.args.post_process,
-            **asdict(self.memory_settings),
-        }
+        setup = EvaluationSetup(self, dataset, num_shards, shard_id, context_window, max_positions)
+        return setup.start(max_tokens, batch_size, num_workers, data_buffer_size)

@@ -1,0 +1,51 @@
+"""``trime-build-index --streaming``: index and values straight from the model, without storing keys."""
+
+import argparse
+from typing import List
+
+from ..datastore.background import RowSink
+from ..datastore.layout import DatastoreError, Manifest
+from ..datastore.streaming import StreamingIndex
+from ..in_process import Substitutes, run_eval_lm
+from .build_index import config_from_args
+
+
+def stream(args: argparse.Namespace, evaluation: List[str]) -> int:
+    """Runs the model over its text, by default over the training subset.
+
+    Args:
+        args: of ``trime-build-index``.
+        evaluation: DATA, ``--path`` and the other arguments of ``fairseq-eval-lm``.
+
+    Returns:
+        0.
+
+    Raises:
+        DatastoreError: for arguments that do not go together, and for everything that
+            :class:`StreamingIndex` refuses.
+    """
+    if args.do_train_only or args.starting_point:
+        raise DatastoreError("--streaming goes through the whole text: no --do_train_only, --starting_point")
+    if any(word.split("=")[0] == "--num-shards" for word in evaluation):
+        raise DatastoreError("--streaming is one process: leave out --num-shards")
+
+    def sink(manifest: Manifest) -> RowSink:
+        return StreamingIndex(
+            args.dstore_mmap,
+            manifest,
+            config_from_args(args, manifest.dimension, manifest.metric),
+            args.faiss_index,
+            chunk=args.num_keys_to_add_at_a_time,
+            probe=args.probe,
+            use_gpu=args.use_gpu,
+        )
+
+    words = [*evaluation, "--save-knnlm-dstore", "--dstore-mmap", args.dstore_mmap]
+    if not any(word.split("=")[0] == "--gen-subset" for word in evaluation):
+        words += ["--gen-subset", "train"]
+    if args.dstore_size is not None:
+        words += ["--dstore-size", str(args.dstore_size)]
+    if args.dstore_fp16:
+        words.append("--dstore-fp16")
+    run_eval_lm(words, Substitutes(sink=sink))
+    return 0

@@ -1,0 +1,54 @@
+"""Keys as Faiss takes them: float32, finite, normalised for the cosine."""
+
+from typing import Any, Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .index_config import import_faiss
+from .layout import DatastoreError, finite
+
+# Small enough that copies and masks of a block are nothing beside a chunk of keys.
+BLOCK_ROWS = 16_384
+
+
+def float_keys(
+    keys: NDArray[Any], metric: str, first_row: int = 0, rows: Optional[NDArray[np.int64]] = None
+) -> NDArray[np.float32]:
+    """A checked copy of keys for training or adding.
+
+    Args:
+        keys: float16 or float32 [n, d], maybe memory-mapped.
+        metric: with ``cos`` the copy is normalised.
+        first_row: the row of ``keys[0]`` in the datastore; for the message of the error.
+        rows: indexes into ``keys``, in ascending order; all of them if None.
+
+    Returns:
+        float32 [n or len(rows), d].
+
+    Raises:
+        DatastoreError: for NaN and infinity.
+    """
+    count = len(keys) if rows is None else len(rows)
+    result = np.empty((count, keys.shape[1]), dtype=np.float32)
+    for begin in range(0, count, BLOCK_ROWS):
+        end = min(begin + BLOCK_ROWS, count)
+        block = keys[begin:end] if rows is None else keys[rows[begin:end]]
+        numbers = np.arange(begin, end) if rows is None else rows[begin:end]
+        check_finite(block, first_row + numbers)
+        result[begin:end] = block
+    if metric == "cos":
+        import_faiss().normalize_L2(result)
+    return result
+
+
+def check_finite(keys: NDArray[Any], numbers: NDArray[np.int64]) -> None:
+    """Raises DatastoreError if keys [n, d] hold NaN or infinity; names rows, ``numbers`` [n]."""
+    if finite(keys):
+        return
+    bad = numbers[~np.isfinite(keys).all(axis=1)]
+    names = ", ".join(str(row) for row in bad[:5].tolist()) + (", ..." if len(bad) > 5 else "")
+    raise DatastoreError(
+        f"keys of {len(bad):,} rows hold NaN or infinity (rows {names}): write the datastore again, in "
+        "float32 if they were too large for float16 (without --dstore-fp16)"
+    )

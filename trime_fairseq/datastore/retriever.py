@@ -1,0 +1,207 @@
+"""The nearest keys of a datastore, by a Faiss index."""
+
+import importlib
+import logging
+from typing import Any, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .index_config import import_faiss
+from .layout import Datastore, DatastoreError
+
+logger = logging.getLogger(__name__)
+
+SIMILARITIES = ("ip", "l2", "cos", "do_not_recomp_l2")
+# What Faiss can select on a GPU.
+GPU_LIMIT = 2048
+# Numbers gathered at a time where similarities are computed again from the keys.
+_GATHERED = 2**24
+
+
+class Neighbors(NamedTuple):
+    """Of N queries, nearest first as the index found them.
+
+    Attributes:
+        scores: float32 [N, k], larger is nearer: inner product, cosine, or minus the squared distance;
+            -inf where the index found less than k.
+        tokens: the token that followed each key, int64 [N, k]; -1 where there is none.
+        rows: their rows in the datastore, int64 [N, k]; -1 where there is none.
+    """
+
+    scores: Tensor
+    tokens: Tensor
+    rows: Tensor
+
+
+class Retriever:
+    """Searches the neighbours of queries.
+
+    The index stays on the CPU, or is spread over GPUs, where queries and results never leave the device.
+
+    Args:
+        index: a Faiss index over the keys of ``store``.
+        store: the datastore; its values are held in memory.
+        metric: ``ip``, ``l2`` or ``cos``: what the index was built for.
+        k: number of neighbours.
+        probe: lists that an inverted-file index visits; None as the index says.
+        similarity: how scores are computed: None takes those of Faiss, but computes L2 distances again
+            from the keys; ``ip``, ``l2`` and ``cos`` compute them from the keys; ``do_not_recomp_l2``
+            takes Faiss's approximate distances.
+        keys_in_memory: read all keys into memory.
+        devices: numbers of the GPUs that hold the index; none for the CPU.
+
+    Raises:
+        DatastoreError: if k exceeds the store or what a GPU can, or keys are missing that are needed.
+    """
+
+    def __init__(
+        self,
+        index: Any,
+        store: Datastore,
+        *,
+        metric: str,
+        k: int,
+        probe: Optional[int] = None,
+        similarity: Optional[str] = None,
+        keys_in_memory: bool = False,
+        devices: Tuple[int, ...] = (),
+    ) -> None:
+        if k > store.rows:
+            raise DatastoreError(f"--k {k:,} exceeds the datastore {store.prefix} of {store.rows:,} rows")
+        if devices and max(k, probe or 0) > GPU_LIMIT:
+            raise DatastoreError(
+                f"--k {k} and --probe {probe} exceed the {GPU_LIMIT} that Faiss takes on a GPU: lower them, "
+                "or pass --use-faiss-cpu"
+            )
+        self.metric, self.k = metric, k
+        self._similarity = "l2" if similarity is None and metric == "l2" else similarity
+        self._keys: Optional[NDArray[Any]] = None
+        if self._similarity in ("ip", "l2", "cos"):
+            if store.keys is None:
+                raise DatastoreError(
+                    f"--knn-sim-func {self._similarity} computes similarities from the keys, which are not "
+                    "loaded: leave out --no-load-keys, or pass --knn-sim-func do_not_recomp_l2 (L2 only)"
+                )
+            self._keys = np.array(store.keys) if keys_in_memory else store.keys
+        _set_probe(index, probe)
+        self._indexes = _to_devices(index, devices) if devices else [index]
+        home = torch.device("cuda", devices[0]) if devices else torch.device("cpu")
+        largest = int(store.values.max())
+        dtype = torch.int32 if largest < 2**31 else torch.int64
+        self._values = torch.from_numpy(np.array(store.values)).to(home, dtype)
+
+    def search(self, queries: Tensor) -> Neighbors:
+        """The neighbours of queries [N, d], on their device; one search for all of them."""
+        device = queries.device
+        wanted = queries.float().to(self._values.device, non_blocking=True)
+        if self.metric == "cos":
+            wanted = functional.normalize(wanted)
+        scores, rows = self._search_indexes(wanted.contiguous())
+        if self.metric == "l2":
+            scores = -scores
+        tokens = self._values[rows.clamp_min(0)].long()
+        if self._keys is not None:
+            scores = self._from_keys(queries.float(), rows).to(scores.device)
+        missing = rows < 0
+        return Neighbors(
+            scores.masked_fill(missing, -torch.inf).to(device, non_blocking=True),
+            tokens.masked_fill(missing, -1).to(device, non_blocking=True),
+            rows.to(device, non_blocking=True),
+        )
+
+    def _search_indexes(self, queries: Tensor) -> Tuple[Tensor, Tensor]:
+        found: List[Tuple[Tensor, Tensor]] = []
+        for index in self._indexes:
+            # Faiss's GPU indexes take queries that lie on their own device.
+            at = index.getDevice() if queries.is_cuda else None
+            scores, rows = index.search(queries if at is None else queries.to(f"cuda:{at}"), self.k)
+            found.append((scores.to(queries.device), rows.to(queries.device)))
+        if len(found) == 1:
+            return found[0]
+        return nearest_of(found, self.k, largest=self.metric != "l2")
+
+    def _from_keys(self, queries: Tensor, rows: Tensor) -> Tensor:
+        """Exact similarities [N, k] in float32, of keys that are read where they lie."""
+        assert self._keys is not None
+        step = max(1, _GATHERED // (self.k * queries.size(1)))
+        pieces = []
+        for query, row in zip(queries.split(step), rows.clamp_min(0).cpu().split(step)):
+            keys = torch.from_numpy(self._keys[row.numpy()]).to(query.device).float()
+            if self._similarity == "l2":
+                pieces.append(-(keys - query.unsqueeze(1)).square().sum(-1))
+                continue
+            if self._similarity == "cos":
+                keys, query = functional.normalize(keys, dim=-1), functional.normalize(query)
+            pieces.append(torch.bmm(keys, query.unsqueeze(2)).squeeze(2))
+        return torch.cat(pieces)
+
+
+def nearest_of(found: List[Tuple[Tensor, Tensor]], k: int, largest: bool) -> Tuple[Tensor, Tensor]:
+    """The k best of the (scores, rows) [N, k] that parts of an index found, best first."""
+    scores, rows = (torch.cat(pieces, 1) for pieces in zip(*found))
+    worst = -torch.inf if largest else torch.inf
+    best, place = scores.masked_fill(rows < 0, worst).topk(k, dim=1, largest=largest)
+    return best, rows.gather(1, place)
+
+
+def read_index(path: str) -> Any:
+    """A Faiss index from a file.
+
+    Raises:
+        DatastoreError: if it is missing, cut off or something else.
+    """
+    faiss = import_faiss()
+    importlib.import_module("faiss.contrib.torch_utils")  # search takes and returns tensors
+
+    try:
+        return faiss.read_index(path)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise DatastoreError(
+            f"--indexfile {path} cannot be read ({reason}): missing, cut off, or no Faiss index; build it "
+            "with trime-build-index"
+        ) from error
+
+
+def gpus_for_index() -> Tuple[int, ...]:
+    """The GPUs that Faiss can use: all but the model's where there are several."""
+    faiss = import_faiss()
+    count = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
+    if count == 0 or not torch.cuda.is_available():
+        return ()
+    return tuple(range(1, count)) if count > 1 else (0,)
+
+
+def _set_probe(index: Any, probe: Optional[int]) -> None:
+    faiss = import_faiss()
+    if probe is None:
+        return
+    lists = faiss.try_extract_index_ivf(index)
+    if lists is None:
+        logger.info("TRIME: the index has no inverted lists, --probe has no effect on it")
+    else:
+        lists.nprobe = min(probe, lists.nlist)
+
+
+def _to_devices(index: Any, devices: Tuple[int, ...]) -> List[Any]:
+    faiss = import_faiss()
+    options = faiss.GpuMultipleClonerOptions()
+    options.useFloat16 = True
+    options.shard = len(devices) > 1
+    resources = [faiss.StandardGpuResources() for _ in devices]
+    try:
+        spread = faiss.index_cpu_to_gpu_multiple_py(resources, index, options, list(devices))
+    except RuntimeError as error:
+        raise DatastoreError(
+            f"the index does not go onto the GPU ({str(error).splitlines()[-1]}): pass --use-faiss-cpu"
+        ) from error
+    if len(devices) == 1:
+        spread.resources = resources
+        return [spread]
+    parts = [faiss.downcast_index(spread.at(number)) for number in range(len(devices))]
+    parts[0].owner = (spread, resources)  # the parts live as long as the whole
+    return parts
