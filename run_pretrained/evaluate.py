@@ -100,7 +100,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
             path = checkpoint(model, args.pretrained_models)
         except FetchError as error:
             sys.exit(f"{error}\nPut the checkpoint into {args.pretrained_models / model}/checkpoint_best.pt")
-        flags = [*row["flags"].split(), *extra]
+        flags = [*row["flags"].format(folder=path.parent).split(), *extra]
+        if "--use-external" in flags and not (path.parent / "knn.index.ip").exists():
+            sys.exit(f"{model} needs its datastore: run `bash scripts/external_memory.sh {path} DATA` first")
         found = evaluate(path, args.data_bin / row["data"], args.subset, flags, args.cpu)
         expected = row["expected"].get(args.subset, {})
         problems = compare(found, expected)

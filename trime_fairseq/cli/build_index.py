@@ -67,10 +67,11 @@ def main(argv: Optional[List[str]] = None) -> int:
     if others and not args.streaming:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     logging.basicConfig(
-        format="%(asctime)s | %(levelname)s | %(name)s | %(message)s", level=logging.INFO, stream=sys.stdout
+        format="%(asctime)s | %(levelname)s | %(name)s | %(message)s",
+        level=logging.INFO,
+        stream=sys.stdout,
+        force=True,  # importing fairseq has configured it already
     )
-    # fairseq may have configured the root logger when it was imported.
-    logging.getLogger("trime_fairseq").setLevel(logging.INFO)
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     try:
         if args.streaming:

@@ -1,0 +1,177 @@
+"""External memory: what writing a datastore costs, and evaluation with it against Faiss alone.
+
+    python benchmarks/datastore.py [--data DIR --checkpoint FILE ...]
+
+Writing: real fairseq-eval-lm runs in turn, with and without --save-knnlm-dstore. Search: every batch is
+scored without memory, then with the neighbours of each token and interpolation, and its queries are searched
+by Faiss alone, in the same process.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, List
+
+import common
+import torch
+
+common.quiet()
+
+from evaluation import load  # noqa: E402
+from fairseq import utils as fairseq_utils  # noqa: E402
+
+from trime_fairseq.cli import build_index  # noqa: E402
+from trime_fairseq.datastore import open_datastore  # noqa: E402
+from trime_fairseq.datastore.retriever import Retriever, gpus_for_index, read_index  # noqa: E402
+from trime_fairseq.results import Totals  # noqa: E402
+from trime_fairseq.scoring import Extras, TrimeScorer  # noqa: E402
+from trime_fairseq.settings import MemorySettings  # noqa: E402
+
+OUT = common.ROOT / "benchmarks" / "out" / "datastore"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    reference = common.REFERENCE
+    parser.add_argument("--data", default=str(reference / "data" / "word"))
+    parser.add_argument(
+        "--checkpoint", default=str(reference / "checkpoints" / "word-trime_ext" / "checkpoint_best.pt")
+    )
+    parser.add_argument("--subset", default="valid", help="searched; the training subset is stored")
+    parser.add_argument("--tokens-per-sample", type=int, default=128)
+    parser.add_argument("--context-window", type=int, default=96)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--max-batches", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--ncentroids", type=int, default=512)
+    parser.add_argument("--code-size", type=int, default=32)
+    parser.add_argument("--k", type=int, default=256)
+    parser.add_argument("--probe", type=int, default=32)
+    parser.add_argument("--fp16", action="store_true")
+    args = parser.parse_args()
+    OUT.mkdir(parents=True, exist_ok=True)
+    measure_writing(args)
+    index = build(args)
+    measure_search(args, index)
+
+
+def measure_writing(args: argparse.Namespace) -> None:
+    """Tokens/s of the same evaluation with and without a datastore to write."""
+    speeds: Dict[str, List[float]] = {"plain evaluation": [], "with --save-knnlm-dstore": []}
+    for _ in range(args.rounds):
+        for name, found in speeds.items():
+            shutil.rmtree(OUT, ignore_errors=True)
+            saving = ["--save-knnlm-dstore", "--dstore-mmap", str(OUT / "dstore"), "--dstore-fp16"]
+            found.append(evaluate(args, saving if "save" in name else [])["tokens_per_second"])
+    plain = statistics.median(speeds["plain evaluation"])
+    rows = [
+        (name, f"{statistics.median(found):,.0f}", f"{statistics.median(found) / plain:.2f}")
+        for name, found in speeds.items()
+    ]
+    store = open_datastore(str(OUT / "dstore"))
+    title = f"Writing a datastore of {store.rows:,} keys of dimension {store.dimension}"
+    common.report(title, ("run", "tokens/s", "ratio"), rows, "datastore-writing")
+
+
+def evaluate(args: argparse.Namespace, flags: List[str]) -> Any:
+    OUT.mkdir(parents=True, exist_ok=True)
+    result = OUT / "result.json"
+    command = [str(Path(sys.executable).parent / "fairseq-eval-lm"), args.data, "--path", args.checkpoint]
+    command += ["--user-dir", str(common.ROOT / "trime_fairseq"), "--task", "trime_language_modeling"]
+    command += ["--gen-subset", "train", "--tokens-per-sample", str(args.tokens_per_sample)]
+    command += ["--context-window", str(args.context_window), "--batch-size", "32", "--max-tokens", "1000000"]
+    command += ["--distributed-world-size", "1", "--eval-file", str(result), *flags]
+    command += ["--fp16"] if args.fp16 else []
+    command += [] if torch.cuda.is_available() else ["--cpu"]
+    subprocess.run(command, check=True, capture_output=True)
+    return json.loads(result.read_text(encoding="utf-8"))
+
+
+def build(args: argparse.Namespace) -> Path:
+    """The index of the datastore; prints its time."""
+    started = time.perf_counter()
+    words = ["--dstore_mmap", str(OUT / "dstore"), "--faiss_index", str(OUT / "knn"), "--dist", "ip"]
+    words += ["--ncentroids", str(args.ncentroids), "--code_size", str(args.code_size)]
+    if build_index.main(words + (["--use_gpu"] if gpus_for_index() else [])):
+        sys.exit("the index was not built")
+    print(f"Index built in {time.perf_counter() - started:.0f} s\n")
+    return OUT / "knn.ip"
+
+
+def measure_search(args: argparse.Namespace, path: Path) -> None:
+    """Tokens/s of plain evaluation, of evaluation with external memory, and of Faiss alone."""
+    task, model, dataset = load(args)
+    store = open_datastore(str(OUT / "dstore"))
+    retriever = Retriever(
+        read_index(str(path)), store, metric="ip", k=args.k, probe=args.probe, devices=gpus_for_index()
+    )
+    external = MemorySettings(
+        use_external=True, k=args.k, softmax_temp=1.25, use_interp=True, interp_temp=10.5, lmbda=0.3
+    )
+    rows: List[Any] = []
+    for batch_size in args.batch_sizes:
+        seconds, tokens = search(args, task, model, dataset, batch_size, external, retriever)
+        alone = seconds["Faiss alone"]
+        for name, value in seconds.items():
+            rows.append((batch_size, name, f"{tokens / value:,.0f}", f"{alone / value:.2f}"))
+    title = (
+        f"Evaluation with {store.rows:,} keys, {args.ncentroids} lists, {args.code_size} bytes, k {args.k}, "
+        f"probe {args.probe}, with interpolation"
+    )
+    common.report(title, ("batch size", "", "tokens/s", "of Faiss alone"), rows, "datastore-search")
+
+
+def search(
+    args: Any, task: Any, model: Any, dataset: Any, batch_size: int, settings: Any, retriever: Retriever
+) -> Any:
+    """Seconds over the same batches, and the evaluated tokens."""
+    pad = task.target_dictionary.pad()
+    seconds = {"plain evaluation": 0.0, "with external memory": 0.0, "Faiss alone": 0.0}
+    taken: List[torch.Tensor] = []
+
+    class Recording(Retriever):
+        def __init__(self) -> None:
+            pass
+
+        def search(self, queries: torch.Tensor) -> Any:
+            taken[:] = [queries]
+            return retriever.search(queries)
+
+    plain = TrimeScorer(MemorySettings(), Totals(), pad, 1024)
+    external = TrimeScorer(settings, Totals(), pad, 1024, extras=Extras(retriever=Recording()))
+    batches = task.eval_lm_dataloader(
+        dataset,
+        max_tokens=10**9,
+        batch_size=batch_size,
+        max_positions=model.max_positions(),
+        context_window=args.context_window,
+    )
+    tokens = 0
+    work = {
+        "plain evaluation": lambda batch: plain.generate([model], batch),
+        "with external memory": lambda batch: external.generate([model], batch),
+        "Faiss alone": lambda batch: retriever._search_indexes(taken[0].float().contiguous()),
+    }
+    for number, batch in enumerate(batches):
+        if number >= args.max_batches:
+            break
+        if torch.cuda.is_available():
+            batch = fairseq_utils.move_to_cuda(batch)
+        counted = number >= 4
+        tokens += batch["ntokens"] * counted
+        for name, do in work.items():
+            common.synchronize()
+            started = time.perf_counter()
+            do(batch)
+            common.synchronize()
+            seconds[name] += (time.perf_counter() - started) * counted
+    return seconds, tokens
+
+
+if __name__ == "__main__":
+    main()
