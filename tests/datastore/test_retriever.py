@@ -151,6 +151,15 @@ def test_recall_of_a_sample(store, queries):
     assert sample.report() == {"recall_at_1": 1.0, "recall_at_k": 0.5, "recall_queries": 10}
 
 
+def test_recall_of_a_sample_rarer_than_batches(store, queries):
+    sample = RecallSample(store, "ip", size=3, tokens=3 * 75)
+    exact = torch.from_numpy(exact_search(store, queries.numpy(), 4, "ip"))
+    for _ in range(3):
+        for begin in range(0, 75, 7):
+            sample.add(queries[begin : begin + 7], exact[begin : begin + 7])
+    assert sample.report()["recall_queries"] == 3
+
+
 def test_refusals(store):
     index = build(store, "Flat", "ip")
     with pytest.raises(DatastoreError, match=r"--k 4,000 exceeds the datastore toy of 3,000 rows"):
@@ -174,5 +183,10 @@ def test_gpu_finds_what_the_cpu_finds(tmp_path, store, queries, factory):
     there = Retriever(index, store, metric="ip", k=K, probe=16).search(queries)
     here = Retriever(index, store, metric="ip", k=K, probe=16, devices=(0,)).search(queries.cuda())
     assert here.scores.is_cuda
+    for piece in queries.cuda().split(7):  # the index on the CPU, the model on the GPU
+        mixed = Retriever(index, store, metric="ip", k=K, probe=16).search(piece)
+        assert torch.equal(
+            mixed.rows.cpu(), Retriever(index, store, metric="ip", k=K).search(piece.cpu()).rows
+        )
     agreement = np.mean([len(np.intersect1d(a, b)) / K for a, b in zip(there.rows, here.rows.cpu())])
     assert agreement > 0.95

@@ -173,6 +173,27 @@ def test_arrays_removed_but_not_their_notes(tmp_path):
     writer.close()
 
 
+def test_arrays_removed_under_several_shards(tmp_path):
+    """A shard that was complete must not be believed when its rows are gone."""
+    prefix = str(tmp_path / "store")
+    for shard, (begin, end) in enumerate(((0, 500), (500, ROWS))):
+        writer = StoreWriter(prefix, manifest(num_shards=2), begin, end, shard)
+        fill(writer, begin, end - 100 * (1 - shard))
+        if shard:
+            writer.finish()
+        writer.close()
+    for path in tmp_path.glob("*.partial"):
+        path.unlink()
+    writer = StoreWriter(prefix, manifest(num_shards=2), 0, 500, 0)
+    fill(writer, 0, 500)
+    writer.finish()
+    writer.close()
+    assert not Manifest.read(prefix).complete
+    writer = StoreWriter(prefix, manifest(num_shards=2), 500, ROWS, 1)
+    assert writer.resume_row == 500
+    writer.close()
+
+
 def test_two_writers(tmp_path):
     prefix = str(tmp_path / "store")
     first = StoreWriter(prefix, manifest(), 0, ROWS)

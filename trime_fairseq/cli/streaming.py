@@ -26,8 +26,9 @@ def stream(args: argparse.Namespace, evaluation: List[str]) -> int:
     """
     if args.do_train_only or args.starting_point:
         raise DatastoreError("--streaming goes through the whole text: no --do_train_only, --starting_point")
-    if any(word.split("=")[0] == "--num-shards" for word in evaluation):
-        raise DatastoreError("--streaming is one process: leave out --num-shards")
+    for flag in ("--num-shards", "--distributed-world-size"):
+        if any(word.split("=")[0] == flag for word in evaluation):
+            raise DatastoreError(f"--streaming is one process: leave out {flag}")
 
     def sink(manifest: Manifest) -> RowSink:
         return StreamingIndex(

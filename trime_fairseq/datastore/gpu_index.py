@@ -5,7 +5,7 @@ from typing import Any, List
 import numpy as np
 from numpy.typing import NDArray
 
-from .index_config import import_faiss
+from .index_config import faiss_error, import_faiss
 from .layout import DatastoreError
 
 
@@ -61,8 +61,15 @@ class GpuAdder:
         self._resources: List[Any] = [faiss.StandardGpuResources()]
         options = faiss.GpuClonerOptions()
         # Long codes are refused with tables in float32, which only searches need.
-        options.useFloat16LookupTables = True
-        self._gpu_index = faiss.index_cpu_to_gpu(self._resources[0], 0, empty, options)
+        options.useFloat16 = True
+        options.allowCpuCoarseQuantizer = True
+        try:
+            self._gpu_index = faiss.index_cpu_to_gpu(self._resources[0], 0, empty, options)
+        except RuntimeError as error:
+            raise DatastoreError(
+                f"--use_gpu: Faiss cannot build this index on a GPU ({faiss_error(error)}): leave the flag "
+                "out, the training done so far is kept"
+            ) from error
 
     def add(self, keys: NDArray[np.float32], ids: NDArray[np.int64]) -> None:
         """Adds keys [n, d] with ids [n]."""

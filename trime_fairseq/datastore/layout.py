@@ -149,7 +149,7 @@ class Datastore:
         if self.manifest is not None:
             return self.manifest.fingerprint()
         step = max(1, self.rows // 10_000)
-        return text_hash(f"{self.rows} {self.dimension} {np.asarray(self.values[::step]).tolist()}")
+        return text_hash(f"{self.rows} {np.asarray(self.values[::step]).tolist()}")
 
 
 def open_datastore(

@@ -6,6 +6,7 @@ from typing import Any, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as functional
 from numpy.typing import NDArray
 from torch import Tensor
@@ -97,7 +98,8 @@ class Retriever:
     def search(self, queries: Tensor) -> Neighbors:
         """The neighbours of queries [N, d], on their device; one search for all of them."""
         device = queries.device
-        wanted = queries.float().to(self._values.device, non_blocking=True)
+        # Faiss reads host memory at once: only copies between GPUs may still be under way.
+        wanted = queries.float().to(self._values.device, non_blocking=self._values.is_cuda)
         if self.metric == "cos":
             wanted = functional.normalize(wanted)
         scores, rows = self._search_indexes(wanted.contiguous())
@@ -116,10 +118,14 @@ class Retriever:
     def _search_indexes(self, queries: Tensor) -> Tuple[Tensor, Tensor]:
         found: List[Tuple[Tensor, Tensor]] = []
         for index in self._indexes:
-            # Faiss's GPU indexes take queries that lie on their own device.
-            at = index.getDevice() if queries.is_cuda else None
-            scores, rows = index.search(queries if at is None else queries.to(f"cuda:{at}"), self.k)
-            found.append((scores.to(queries.device), rows.to(queries.device)))
+            if not queries.is_cuda:
+                found.append(index.search(queries, self.k))
+                continue
+            # Faiss's GPU indexes take queries that lie on their own device, and work in the order of
+            # its current stream.
+            with torch.cuda.device(index.getDevice()):
+                scores, rows = index.search(queries.to("cuda"), self.k)
+                found.append((scores.to(queries.device), rows.to(queries.device)))
         if len(found) == 1:
             return found[0]
         return nearest_of(found, self.k, largest=self.metric != "l2")
@@ -168,12 +174,17 @@ def read_index(path: str) -> Any:
 
 
 def gpus_for_index() -> Tuple[int, ...]:
-    """The GPUs that Faiss can use: all but the model's where there are several."""
+    """The GPUs for the index: all but the model's where there are several; where several processes evaluate
+    together, each one's own."""
     faiss = import_faiss()
     count = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
     if count == 0 or not torch.cuda.is_available():
         return ()
-    return tuple(range(1, count)) if count > 1 else (0,)
+    own = torch.cuda.current_device()
+    together = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    if together or count == 1:
+        return (own,)
+    return tuple(device for device in range(count) if device != own)
 
 
 def _set_probe(index: Any, probe: Optional[int]) -> None:
@@ -199,9 +210,12 @@ def _to_devices(index: Any, devices: Tuple[int, ...]) -> List[Any]:
         raise DatastoreError(
             f"the index does not go onto the GPU ({str(error).splitlines()[-1]}): pass --use-faiss-cpu"
         ) from error
-    if len(devices) == 1:
-        spread.resources = resources
-        return [spread]
-    parts = [faiss.downcast_index(spread.at(number)) for number in range(len(devices))]
+    parts = [spread]
+    if len(devices) > 1 and hasattr(spread, "at"):
+        if spread.successive_ids:
+            raise DatastoreError("an index without lists is not spread over GPUs: pass --use-faiss-cpu")
+        parts = [faiss.downcast_index(spread.at(number)) for number in range(len(devices))]
+    if not all(hasattr(part, "getDevice") for part in parts):
+        raise DatastoreError("Faiss keeps a part of this index on the CPU: pass --use-faiss-cpu")
     parts[0].owner = (spread, resources)  # the parts live as long as the whole
     return parts

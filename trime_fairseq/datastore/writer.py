@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Optional
 
@@ -63,7 +64,8 @@ class StoreWriter:
                 self._keys = PartialArray(keys_path(prefix, self.key_dtype), self.key_dtype, rows, dimension)
                 self._values = PartialArray(values_path(prefix), manifest.value_dtype, rows, 1)
                 if self._keys.is_new() or self._values.is_new():
-                    self.resume_row = begin  # the arrays were removed, their notes were not
+                    self._forget_notes()
+                    self.resume_row = begin
         except BaseException:
             self._lock.release()
             raise
@@ -155,6 +157,12 @@ class StoreWriter:
                 f"--max-tokens, or remove {self.prefix}* to start anew"
             )
         return int(note["done"])
+
+    def _forget_notes(self) -> None:
+        """Of all processes: the arrays were removed, their notes were not."""
+        for shard in range(self.manifest.num_shards):
+            with suppress(FileNotFoundError):
+                os.unlink(self._note(shard))
 
     def _range_is_complete(self, shard_id: int) -> bool:
         if not os.path.exists(self._note(shard_id)):

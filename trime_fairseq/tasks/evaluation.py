@@ -165,7 +165,8 @@ class EvaluationSetup:
         def finish() -> Dict[str, Any]:
             assert extras.recorder is not None
             extras.recorder.finish()
-            return {"datastore": self.flags.dstore_mmap, "datastore_rows": plan.rows}
+            written = {"datastore": self.flags.dstore_mmap, "datastore_rows": plan.rows}
+            return {**written, "resumed_at_row": row} if row > begin else written
 
         evaluation.at_end.append(finish)
         return missing
