@@ -52,7 +52,7 @@ EVALUATIONS = [
 STORE = OUT / "external" / "dstore"
 INDEX = "--dist ip --ncentroids 512 --code_size 32 --num_training_keys 50000 --probe 32"
 GRID = (
-    "--grid-softmax-temp 1.2,1.4,1.7,2 --grid-mem-size 0,256,512,1024 --grid-k 64,256 "
+    "--grid-softmax-temp 1.4,2,2.8,4 --grid-mem-size 0,256,1024,2048 --grid-k 64,256 "
     "--grid-interp-temp 4,8,16 --grid-lmbda 0,0.1,0.2,0.3"
 )
 SAMPLES = f"--sample-break-mode none --tokens-per-sample {SEGMENT} --batch-size 16 --max-tokens 4096".split()
@@ -138,7 +138,7 @@ def tune() -> List[str]:
     external = ("--use-external", "--dstore-filename", STORE, "--indexfile", STORE.parent / "knn.ip")
     memories = ("--use-local", *external, "--no-load-keys", "--exact-tails")
     grid = (*GRID.split(), "--output", folder)
-    run("tune", "trime-tune", *common_flags("TrimeLM"), *memories, *grid, show=("| ",))
+    run("tune", "trime-tune", *common_flags("TrimeLM"), *memories, *grid, show=("| Loss (bits)", "|  "))
     return shlex.split(json.loads((folder / "tuning.json").read_text(encoding="utf-8"))["test_command"])
 
 
