@@ -9,6 +9,7 @@ from tests.commands import REFERENCE
 from tests.small_models import build
 from trime_fairseq.checkpoints import check_cutoffs, embedded_types, refuse_other_dictionary
 from trime_fairseq.settings import MemorySettings
+from trime_fairseq.tasks.config import TrimeLanguageModelingConfig, check_datastore_flags
 
 
 @pytest.mark.parametrize(
@@ -79,3 +80,19 @@ def test_published_checkpoint_loads_with_weights_only(tmp_path):
     torch.save({"args": argparse.Action}, tmp_path / "foreign.pt")
     with pytest.raises(Exception, match="argparse.Action"):
         torch.load(tmp_path / "foreign.pt", weights_only=True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"probe": 8, "no_load_keys": True}, "--probe and --no-load-keys: for external memory"),
+        ({"dstore_fp16": True}, "no datastore is written or searched"),
+        ({"dstore_mmap": "d"}, "pass --save-knnlm-dstore as well"),
+        ({"save_knnlm_dstore": True}, "needs --dstore-mmap"),
+        ({"save_knnlm_dstore": True, "dstore_mmap": "d", "knnlm": True}, "write it first"),
+        ({"use_external": True, "check_recall": -1}, "--check-recall must be positive"),
+    ],
+)
+def test_datastore_flags_that_would_do_nothing(flags, message):
+    with pytest.raises(ValueError, match=message):
+        check_datastore_flags(TrimeLanguageModelingConfig(**flags))

@@ -70,6 +70,8 @@ def open_external(flags: Any, model: Querying, use_gpu: bool) -> Tuple[Retriever
         keys_in_memory=flags.move_dstore_to_mem,
         devices=devices,
     )
+    if flags.move_dstore_to_mem and not retriever.reads_keys:
+        logger.warning("TRIME: --move-dstore-to-mem has no effect: scores are Faiss's (--knn-sim-func)")
     place = f"GPU {', '.join(map(str, devices))}" if devices else "the CPU"
     logger.info(f"TRIME: external memory of {store.rows:,} keys, {metric} index on {place}")
     return retriever, store, metric

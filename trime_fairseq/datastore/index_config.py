@@ -1,14 +1,13 @@
 """What an index is made of, and the file beside an index that says so."""
 
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import Any, Dict, Optional, Tuple
 
-from ..files import read_json, write_json
-from .layout import DatastoreError, Manifest
+from ..files import write_json
+from .layout import FORMAT_VERSION, DatastoreError, Manifest, read_description
 
-FORMAT_VERSION = 1
 METRICS = ("l2", "ip", "cos")
 
 # What tells two trained indexes apart, two finished ones, two that are half built.
@@ -225,24 +224,8 @@ class IndexSidecar:
         file = sidecar_path(path)
         if not os.path.exists(file):
             return None
-        try:
-            content = read_json(file)
-        except ValueError as error:
-            raise DatastoreError(str(error)) from error
-        if not isinstance(content, dict) or "factory" not in content or "format_version" not in content:
-            raise DatastoreError(
-                f"{file} does not describe an index: remove it, or choose another --faiss_index"
-            )
-        if content["format_version"] > FORMAT_VERSION:
-            raise DatastoreError(
-                f"{file} has format {content['format_version']}, this version reads up to {FORMAT_VERSION}: "
-                "update trime_fairseq"
-            )
-        names = {field.name for field in fields(cls)}
-        try:
-            return cls(**{name: value for name, value in content.items() if name in names})
-        except TypeError as error:
-            raise DatastoreError(f"{file} does not describe an index: {error}") from error
+        otherwise = "does not describe an index: remove it, or choose another --faiss_index"
+        return read_description(cls, file, otherwise)
 
     def write(self, path: str) -> None:
         """Writes the description of the index ``path``."""

@@ -11,15 +11,18 @@ The arrays have no header, despite their ending. While they are written they are
 
 import os
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Type, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..files import read_json, text_hash, write_json
 
+# Of manifests and of the files beside indexes.
 FORMAT_VERSION = 1
 VALUE_DTYPE = "int64"
+
+Description = TypeVar("Description")
 
 
 class DatastoreError(ValueError):
@@ -36,6 +39,30 @@ def values_path(prefix: str) -> str:
 
 def manifest_path(prefix: str) -> str:
     return f"{prefix}.json"
+
+
+def read_description(kind: Type[Description], path: str, otherwise: str) -> Description:
+    """A dataclass from a JSON file with the field ``format_version``; fields it does not know are left out.
+
+    Raises:
+        DatastoreError: for another file (``otherwise`` says what to do), or one of a later format.
+    """
+    try:
+        content = read_json(path)
+    except ValueError as error:
+        raise DatastoreError(str(error)) from error
+    if not isinstance(content, dict) or "format_version" not in content:
+        raise DatastoreError(f"{path} {otherwise}")
+    if content["format_version"] > FORMAT_VERSION:
+        raise DatastoreError(
+            f"{path} has format {content['format_version']}, this version reads up to {FORMAT_VERSION}: "
+            "update trime_fairseq"
+        )
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    try:
+        return kind(**{name: value for name, value in content.items() if name in names})
+    except TypeError as error:
+        raise DatastoreError(f"{path} {otherwise} ({error})") from error
 
 
 @dataclass(frozen=True)
@@ -87,22 +114,7 @@ class Manifest:
         path = manifest_path(prefix)
         if not os.path.exists(path):
             return None
-        try:
-            content = read_json(path)
-        except ValueError as error:
-            raise DatastoreError(str(error)) from error
-        if not isinstance(content, dict) or "format_version" not in content:
-            raise DatastoreError(f"{path} is no manifest of a datastore: is the prefix right?")
-        if content["format_version"] > FORMAT_VERSION:
-            raise DatastoreError(
-                f"{path} has format {content['format_version']}, this version reads up to {FORMAT_VERSION}: "
-                "update trime_fairseq"
-            )
-        names = {field.name for field in fields(cls)}
-        try:
-            return cls(**{name: value for name, value in content.items() if name in names})
-        except TypeError as error:
-            raise DatastoreError(f"{path} is not a complete manifest: {error}") from error
+        return read_description(cls, path, "is no manifest of a datastore: is the prefix right?")
 
     def write(self, prefix: str) -> None:
         write_json(manifest_path(prefix), asdict(self))

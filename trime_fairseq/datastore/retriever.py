@@ -95,6 +95,11 @@ class Retriever:
         dtype = torch.int32 if largest < 2**31 else torch.int64
         self._values = torch.from_numpy(np.array(store.values)).to(home, dtype)
 
+    @property
+    def reads_keys(self) -> bool:
+        """Whether scores are computed from the keys."""
+        return self._keys is not None
+
     def search(self, queries: Tensor) -> Neighbors:
         """The neighbours of queries [N, d], on their device; one search for all of them."""
         device = queries.device

@@ -13,6 +13,12 @@ from ..files import check_writable
 from ..models.representation import KEY_TYPES
 from ..settings import MODES
 
+# Those that would do nothing without a search.
+SEARCH_FLAGS = (
+    *("dstore_filename", "indexfile", "probe", "faiss_metric_type", "knn_sim_func", "no_load_keys"),
+    *("move_dstore_to_mem", "use_faiss_cpu", "check_recall"),
+)
+
 
 @dataclass
 class TrimeLanguageModelingConfig(LanguageModelingConfig):
@@ -151,9 +157,11 @@ def check_datastore_flags(flags: TrimeLanguageModelingConfig) -> None:
         raise ValueError("--save-knnlm-dstore: not with --use-external or --knnlm, write it first")
     else:
         check_writable("--dstore-mmap", f"{flags.dstore_mmap}.json")
-    if not searches and (flags.dstore_filename or flags.indexfile or flags.check_recall):
-        raise ValueError(
-            "--dstore-filename, --indexfile and --check-recall are for --use-external: pass it as well"
-        )
+    given = [name for name in SEARCH_FLAGS if getattr(flags, name) not in (None, False, 0)]
+    if not searches and given:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ValueError(f"{names}: for external memory, pass --use-external (or --knnlm) as well")
+    if (flags.dstore_size or flags.dstore_fp16) and not (searches or flags.save_knnlm_dstore):
+        raise ValueError("--dstore-size and --dstore-fp16: no datastore is written or searched")
     if flags.check_recall < 0:
         raise ValueError(f"--check-recall must be positive, not {flags.check_recall}")
