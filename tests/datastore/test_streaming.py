@@ -125,7 +125,7 @@ def test_nothing_is_computed_again_after_the_index_got_its_name(tmp_path, monkey
 
 def test_kill_9(tmp_path, streamed):
     kills, _ = run_killed("stream", tmp_path, seed=2)
-    assert kills  # how many, before the program ends, depends on the machine
+    assert kills  # how many more than one depends on the machine
     assert finished_files(tmp_path) == streamed
     assert left_over(tmp_path) == []
 

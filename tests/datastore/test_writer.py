@@ -18,28 +18,14 @@ from trime_fairseq.datastore.background import BackgroundSink
 from trime_fairseq.datastore.layout import finite, manifest_path
 from trime_fairseq.datastore.writer import StoreWriter
 
+from .small_stores import small_manifest
+
 ROWS, DIMENSION = 1000, 8
 FILES = ("-fp16_keys.npy", "_vals.npy", ".json")
 
 
 def manifest(**changes):
-    fields = dict(
-        rows=ROWS,
-        dimension=DIMENSION,
-        key_dtype="float16",
-        keys_stored=True,
-        key_type="last_ffn_input",
-        dictionary_hash="d",
-        checkpoint="model.pt",
-        checkpoint_hash="c",
-        data_hash="t",
-        subset="train",
-        sample_break_mode="none",
-        tokens_per_sample=128,
-        context_window=96,
-        context_full_only=False,
-    )
-    return Manifest(**{**fields, **changes})
+    return small_manifest(**{"rows": ROWS, "dimension": DIMENSION, **changes})
 
 
 def rows(begin, end):
@@ -206,7 +192,7 @@ def test_two_writers(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"checkpoint_hash": "x"}, "unfinished datastore of something else .*checkpoint_hash c / x"),
+        ({"checkpoint_hash": "x"}, "unfinished datastore of something else .*checkpoint_hash model / x"),
         ({"num_shards": 2}, "num_shards 1 / 2"),
         ({"rows": 900}, "rows 1000 / 900"),
     ],
