@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from contextlib import suppress
-from typing import Any, Dict, Optional
+from typing import Any, ClassVar, Dict, Optional, Set
 
 
 def check_writable(flag: str, path: str) -> None:
@@ -71,8 +71,11 @@ def text_hash(text: str) -> str:
 class Lock:
     """A lock between processes, held from :meth:`acquire` to :meth:`release` or the end of the process.
 
-    The file is removed on release; what a killed process leaves behind locks nobody out.
+    The file is removed on release; what a killed process leaves behind locks nobody out, nor do children
+    that outlive it.
     """
+
+    _held: ClassVar[Set["Lock"]] = set()
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -91,6 +94,7 @@ class Lock:
             with suppress(FileNotFoundError):
                 if os.stat(self.path).st_ino == os.fstat(file).st_ino:
                     self._file = file
+                    self._held.add(self)
                     return True
             os.close(file)
 
@@ -99,3 +103,16 @@ class Lock:
             os.unlink(self.path)
             os.close(self._file)
             self._file = None
+            self._held.discard(self)
+
+    @classmethod
+    def _forget(cls) -> None:
+        """In a forked process, a data loader's worker: what it inherits would hold the locks of a killed
+        parent until it notices, seconds later."""
+        for lock in cls._held:
+            if lock._file is not None:
+                os.close(lock._file)
+                lock._file = None
+
+
+os.register_at_fork(after_in_child=Lock._forget)

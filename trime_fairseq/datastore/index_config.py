@@ -6,7 +6,8 @@ from types import ModuleType
 from typing import Any, Dict, Optional, Tuple
 
 from ..files import write_json
-from .layout import FORMAT_VERSION, DatastoreError, Manifest, read_description
+from ..descriptions import FORMAT_VERSION, read_description
+from .layout import DatastoreError, Manifest
 
 METRICS = ("l2", "ip", "cos")
 
@@ -225,7 +226,7 @@ class IndexSidecar:
         if not os.path.exists(file):
             return None
         otherwise = "does not describe an index: remove it, or choose another --faiss_index"
-        return read_description(cls, file, otherwise)
+        return read_description(cls, file, otherwise, DatastoreError)
 
     def write(self, path: str) -> None:
         """Writes the description of the index ``path``."""

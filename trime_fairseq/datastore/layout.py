@@ -10,19 +10,16 @@ The arrays have no header, despite their ending. While they are written they are
 """
 
 import os
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Dict, Optional, Type, TypeVar
+from dataclasses import asdict, dataclass
+from typing import Any, Dict, Optional
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import read_json, text_hash, write_json
+from ..descriptions import FORMAT_VERSION, read_description
+from ..files import text_hash, write_json
 
-# Of manifests and of the files beside indexes.
-FORMAT_VERSION = 1
 VALUE_DTYPE = "int64"
-
-Description = TypeVar("Description")
 
 
 class DatastoreError(ValueError):
@@ -39,30 +36,6 @@ def values_path(prefix: str) -> str:
 
 def manifest_path(prefix: str) -> str:
     return f"{prefix}.json"
-
-
-def read_description(kind: Type[Description], path: str, otherwise: str) -> Description:
-    """A dataclass from a JSON file with the field ``format_version``; fields it does not know are left out.
-
-    Raises:
-        DatastoreError: for another file (``otherwise`` says what to do), or one of a later format.
-    """
-    try:
-        content = read_json(path)
-    except ValueError as error:
-        raise DatastoreError(str(error)) from error
-    if not isinstance(content, dict) or "format_version" not in content:
-        raise DatastoreError(f"{path} {otherwise}")
-    if content["format_version"] > FORMAT_VERSION:
-        raise DatastoreError(
-            f"{path} has format {content['format_version']}, this version reads up to {FORMAT_VERSION}: "
-            "update trime_fairseq"
-        )
-    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    try:
-        return kind(**{name: value for name, value in content.items() if name in names})
-    except TypeError as error:
-        raise DatastoreError(f"{path} {otherwise} ({error})") from error
 
 
 @dataclass(frozen=True)
@@ -114,7 +87,8 @@ class Manifest:
         path = manifest_path(prefix)
         if not os.path.exists(path):
             return None
-        return read_description(cls, path, "is no manifest of a datastore: is the prefix right?")
+        otherwise = "is no manifest of a datastore: is the prefix right?"
+        return read_description(cls, path, otherwise, DatastoreError)
 
     def write(self, prefix: str) -> None:
         write_json(manifest_path(prefix), asdict(self))
