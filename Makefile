@@ -13,7 +13,7 @@ $(VENV)/.installed: setup.py constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip setuptools wheel
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt torch
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt \
-		-e ".[fairseq,cpu,demo,test]"
+		-e ".[fairseq,cpu,bm25,demo,test]"
 	touch $@
 
 lint: $(VENV)/.installed

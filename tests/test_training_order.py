@@ -28,12 +28,12 @@ from trime_fairseq.data import export_segments, read_predefined
 )
 def test_contradicting_flags(settings, message):
     with pytest.raises(ValueError, match=message):
-        make_order(**settings).check("data")
+        make_order(**settings).check("data", "train")
 
 
 def test_predefined_batches_of_several_folders():
     with pytest.raises(ValueError, match="one DATA folder"):
-        make_order(predefined_batches="b.json").check("data1:data2")
+        make_order(predefined_batches="b.json").check("data1:data2", "train")
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_predefined_batches_of_several_folders():
 )
 def test_devices_that_share_a_memory(settings, tokens, devices):
     order = make_order(**settings)
-    order.check("data")
+    order.check("data", "train")
     assert order.tokens_per_device == tokens
     assert order.devices_per_memory == devices
 

@@ -5,8 +5,8 @@ import hashlib
 import json
 import os
 import tempfile
-from contextlib import suppress
-from typing import Any, ClassVar, Dict, Optional, Set
+from contextlib import contextmanager, suppress
+from typing import IO, Any, ClassVar, Iterator, Optional, Set
 
 
 def check_writable(flag: str, path: str) -> None:
@@ -25,21 +25,36 @@ def modification_time(path: Optional[str]) -> Optional[float]:
     return os.path.getmtime(path) if path and os.path.exists(path) else None
 
 
-def write_json(path: str, content: Dict[str, Any]) -> None:
-    """Writes a JSON file that is there as a whole or not at all."""
-    text = json.dumps(content, indent=1) + "\n"
+@contextmanager
+def whole_file(path: str, mode: str = "w") -> Iterator[IO[Any]]:
+    """A new file that appears under its name, on disk, when the block ends without an error."""
     folder = os.path.dirname(os.path.abspath(path))
     os.makedirs(folder, exist_ok=True)
+    encoding = None if "b" in mode else "utf-8"
     name = os.path.basename(path)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=folder, prefix=name + ".", suffix=".tmp", delete=False, encoding="utf-8"
-    ) as file:
-        file.write(text)
+    file = tempfile.NamedTemporaryFile(
+        mode, dir=folder, prefix=name + ".", suffix=".tmp", delete=False, encoding=encoding
+    )
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         # Temporary files are the owner's alone; results are for colleagues, too.
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(file.name, 0o666 & ~umask)
-    os.replace(file.name, path)
+        os.replace(file.name, path)
+    except Exception:
+        with suppress(FileNotFoundError):
+            os.unlink(file.name)
+        raise
+
+
+def write_json(path: str, content: Any, indent: Optional[int] = 1) -> None:
+    """Writes a JSON file that is there as a whole or not at all."""
+    with whole_file(path) as file:
+        file.write(json.dumps(content, indent=indent) + "\n")
 
 
 def read_json(path: str) -> Any:

@@ -1,13 +1,13 @@
 """Builds the Faiss index of a datastore. See README.md."""
 
 import argparse
-import logging
 import sys
 from typing import List, Optional
 
 from ..datastore.building import build_index
 from ..datastore.index_config import METRICS, IndexConfig
 from ..datastore.layout import Datastore, DatastoreError, open_datastore
+from .flags import add_flag, log_to_stdout, run
 
 PROGRAM = "trime-build-index"
 
@@ -16,25 +16,25 @@ def get_parser() -> argparse.ArgumentParser:
     # Without abbreviations: what is meant for the evaluation must not be taken for a flag of this command.
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__, allow_abbrev=False)
     store = parser.add_argument_group("datastore")
-    _add(store, "--dstore_mmap", required=True, metavar="PREFIX", help="prefix of the datastore's files")
-    _add(store, "--dstore_size", type=int, metavar="N", help="rows; a store with a manifest knows them")
-    _add(store, "--dimension", type=int, metavar="D", help="of keys; a store with a manifest knows it")
-    _add(store, "--dstore_fp16", action="store_true", help="keys are float16; a manifest tells")
+    add_flag(store, "--dstore_mmap", required=True, metavar="PREFIX", help="prefix of the datastore's files")
+    add_flag(store, "--dstore_size", type=int, metavar="N", help="rows; a store with a manifest knows them")
+    add_flag(store, "--dimension", type=int, metavar="D", help="of keys; a store with a manifest knows it")
+    add_flag(store, "--dstore_fp16", action="store_true", help="keys are float16; a manifest tells")
     index = parser.add_argument_group("index")
-    _add(index, "--faiss_index", required=True, metavar="NAME", help="the index becomes NAME.METRIC")
-    _add(index, "--dist", choices=METRICS, help="default: what the manifest advises, l2 without one")
-    _add(index, "--ncentroids", type=int, default=4096, help="lists (default: %(default)s)")
-    _add(index, "--code_size", type=int, default=64, help="bytes of a key (default: %(default)s)")
-    _add(index, "--factory", help="factory string of Faiss, instead of --ncentroids and --code_size")
-    _add(index, "--probe", type=int, default=8, help="lists searched by default (default: %(default)s)")
+    add_flag(index, "--faiss_index", required=True, metavar="NAME", help="the index becomes NAME.METRIC")
+    add_flag(index, "--dist", choices=METRICS, help="default: what the manifest advises, l2 without one")
+    add_flag(index, "--ncentroids", type=int, default=4096, help="lists (default: %(default)s)")
+    add_flag(index, "--code_size", type=int, default=64, help="bytes of a key (default: %(default)s)")
+    add_flag(index, "--factory", help="factory string of Faiss, instead of --ncentroids and --code_size")
+    add_flag(index, "--probe", type=int, default=8, help="lists searched by default (default: %(default)s)")
     build = parser.add_argument_group("building")
-    _add(build, "--seed", type=int, default=1, help="of the sample for training (default: %(default)s)")
-    _add(build, "--num_training_keys", type=int, default=1_000_000, help="at most (default: %(default)s)")
-    _add(build, "--do_train_only", action="store_true", help="stop when NAME.METRIC.trained is there")
-    _add(build, "--num_keys_to_add_at_a_time", type=int, default=1_000_000, help="default: %(default)s")
-    _add(build, "--starting_point", type=int, default=0, help="first row to add (default: %(default)s)")
-    _add(build, "--use_gpu", action="store_true", help="train and encode on GPUs")
-    _add(
+    add_flag(build, "--seed", type=int, default=1, help="of the sample for training (default: %(default)s)")
+    add_flag(build, "--num_training_keys", type=int, default=1_000_000, help="at most (default: %(default)s)")
+    add_flag(build, "--do_train_only", action="store_true", help="stop when NAME.METRIC.trained is there")
+    add_flag(build, "--num_keys_to_add_at_a_time", type=int, default=1_000_000, help="default: %(default)s")
+    add_flag(build, "--starting_point", type=int, default=0, help="first row to add (default: %(default)s)")
+    add_flag(build, "--use_gpu", action="store_true", help="train and encode on GPUs")
+    add_flag(
         build,
         "--streaming",
         action="store_true",
@@ -66,23 +66,17 @@ def main(argv: Optional[List[str]] = None) -> int:
     args, others = parser.parse_known_args(argv)
     if others and not args.streaming:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
-    logging.basicConfig(
-        format="%(asctime)s | %(levelname)s | %(name)s | %(message)s",
-        level=logging.INFO,
-        stream=sys.stdout,
-        force=True,  # importing fairseq has configured it already
-    )
-    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
-    try:
+    log_to_stdout()
+
+    def command() -> int:
         if args.streaming:
             from .streaming import stream
 
             return int(stream(args, others))
         _build(args)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"{PROGRAM}: error: {error}\n")
-        return 1
-    return 0
+        return 0
+
+    return run(PROGRAM, command)
 
 
 def _build(args: argparse.Namespace) -> None:
@@ -109,12 +103,6 @@ def _dimension(store: Datastore) -> int:
     if store.dimension is None:
         raise DatastoreError(f"{store.prefix} does not tell the dimension of its keys: pass --dimension")
     return store.dimension
-
-
-def _add(group: argparse._ArgumentGroup, flag: str, **settings: object) -> None:
-    """A flag with underscores, as published, and with hyphens."""
-    names = dict.fromkeys((flag, flag.replace("_", "-")))
-    group.add_argument(*names, **settings)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

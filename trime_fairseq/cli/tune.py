@@ -12,27 +12,20 @@ from ..tuning import GridScorer, Request, read_request
 from ..tuning.plot import draw
 from ..tuning.report import command_for_test, content, distinct, edges, rank, table
 from ..tuning.request import PROGRAM
+from .flags import log_to_stdout, run
 
 logger = logging.getLogger(__name__)
 
 
 def main(argv: Optional[List[str]] = None) -> int:
     """The exit status: 0, or 1 after an error of one line."""
-    # By force: releases of fairseq have set the root logger to DEBUG when they were imported.
-    logging.basicConfig(
-        format="%(asctime)s | %(levelname)s | %(name)s | %(message)s",
-        level=logging.INFO,
-        stream=sys.stdout,
-        force=argv is None,
-    )
-    try:
-        request = read_request(sys.argv[1:] if argv is None else argv)
-        _tune(request)
-    except (ValueError, OSError) as error:
-        logger.debug("traceback", exc_info=True)
-        sys.stderr.write(f"{PROGRAM}: error: {error}\n")
-        return 1
-    return 0
+    log_to_stdout()
+
+    def command() -> int:
+        _tune(read_request(sys.argv[1:] if argv is None else argv))
+        return 0
+
+    return run(PROGRAM, command)
 
 
 def _tune(request: Request) -> None:

@@ -1,6 +1,7 @@
 """Order of samples: text order, similarity or any other, and a context window for evaluation."""
 
 from .batch_plan import PlannedBatches, deal_out
+from .binarised import text_files_hash
 from .context_window import ContextWindowDataset
 from .predefined import read_predefined
 from .segments import export_segments
@@ -18,4 +19,5 @@ __all__ = [
     "keep_short_enough",
     "planned_iterator",
     "read_predefined",
+    "text_files_hash",
 ]

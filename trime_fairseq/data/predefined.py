@@ -1,10 +1,12 @@
 """``--predefined-batches``: a JSON list of segment ids, from which batches are taken in slices."""
 
 import json
-from typing import List
+from typing import Callable, List, Optional
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..bm25.batches import BatchesInfo, order_hash
 
 
 def read_predefined(path: str, num_segments: int, tokens_per_sample: int) -> NDArray[np.int64]:
@@ -32,7 +34,40 @@ def read_predefined(path: str, num_segments: int, tokens_per_sample: int) -> NDA
             f"--tokens-per-sample {tokens_per_sample}: make the file again from these data, with the same "
             "--tokens-per-sample and --sample-break-mode"
         )
+    info = BatchesInfo.read(path)
+    if info is not None and info.order_hash != order_hash(ids):
+        raise ValueError(f"{flag} is not the list that the .info beside it describes: make the file again")
     return _permutation(ids, flag)
+
+
+def check_description(
+    path: str, *, tokens_per_sample: int, sample_break_mode: str, data_hash: Callable[[], Optional[str]]
+) -> None:
+    """Compares the description that ``trime-bm25 batches`` writes beside a list; lists of others have none.
+
+    Args:
+        path: the list.
+        tokens_per_sample, sample_break_mode: of the training.
+        data_hash: SHA-256 of the binarised training text, which takes time.
+
+    Raises:
+        ValueError: if the list is of other segments; or if the description is none.
+    """
+    info = BatchesInfo.read(path)
+    if info is None:
+        return
+    flag = f"--predefined-batches {path}"
+    for name, there, here in (
+        ("--tokens-per-sample", info.tokens_per_sample, tokens_per_sample),
+        ("--sample-break-mode", info.sample_break_mode, sample_break_mode),
+    ):
+        if there not in (None, here):
+            raise ValueError(f"{flag} is of {name} {there}, the training of {here}: make the file again")
+    if info.data_hash is not None and info.data_hash != data_hash():
+        raise ValueError(
+            f"{flag} was made from another text than the training data: export the segments of these data "
+            "and make the file again"
+        )
 
 
 def _permutation(ids: List[int], flag: str) -> NDArray[np.int64]:

@@ -2,23 +2,35 @@
 
 import json
 import os
-from typing import Any, Sequence
+from typing import Any, Optional, Sequence
 
 from fairseq.data import Dictionary
 from tqdm import tqdm
 
+from ..bm25.segments import SegmentsInfo
+from ..files import file_hash
 
-def export_segments(dataset: Sequence[Any], dictionary: Dictionary, path: str) -> None:
+
+def export_segments(
+    dataset: Sequence[Any],
+    dictionary: Dictionary,
+    path: str,
+    *,
+    data_hash: Optional[str] = None,
+    tokens_per_sample: Optional[int] = None,
+    sample_break_mode: Optional[str] = None,
+) -> None:
     """Writes a JSON list of ``{"id": "0", "contents": "text of segment 0"}``, one segment a line.
 
     Ids are strings, as Lucene wants them. The text are the symbols of the targets, separated by spaces,
     without end-of-sentence symbols. The file is written segment by segment, and appears under its name
-    when it is complete.
+    when it is complete; beside it ``path.info`` says what it was exported from.
 
     Args:
         dataset: fairseq's ``MonolingualDataset``, in text order.
         dictionary: of its tokens.
         path: file to write.
+        data_hash, tokens_per_sample, sample_break_mode: for the description.
 
     Raises:
         OSError: if the file cannot be written.
@@ -37,4 +49,7 @@ def export_segments(dataset: Sequence[Any], dictionary: Dictionary, path: str) -
         file.write("\n]\n" if len(dataset) else "[]\n")
         file.flush()
         os.fsync(file.fileno())
+    info = SegmentsInfo(len(dataset), file_hash(part) or "", data_hash, tokens_per_sample, sample_break_mode)
+    # A kill in between leaves a description that does not fit, which readers refuse.
+    info.write(path)
     os.replace(part, path)

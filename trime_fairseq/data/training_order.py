@@ -9,7 +9,8 @@ from fairseq.data import data_utils, iterators
 from numpy.typing import NDArray
 
 from .batch_plan import PlannedBatches, deal_out
-from .predefined import read_predefined
+from .binarised import text_files_hash
+from .predefined import check_description, read_predefined
 from .text_order import consecutive_batches
 
 
@@ -83,11 +84,13 @@ class TrainingOrder:
             order: NDArray[np.int64] = dataset.ordered_indices()
         return order
 
-    def check(self, data: str) -> None:
-        """Raises ValueError, naming the flag and the mend, if the flags contradict each other.
+    def check(self, data: str, subset: str) -> None:
+        """Raises ValueError, naming the flag and the mend, if the flags contradict each other or the file of
+        predefined batches is of other data.
 
         Args:
             data: the DATA argument, which may name several folders.
+            subset: the training subset.
         """
         in_blocks = self.sample_break_mode != "eos"
         if in_blocks and self.max_tokens and self.max_tokens < self.tokens_per_sample:
@@ -97,6 +100,13 @@ class TrainingOrder:
             )
         if self.predefined_batches and os.pathsep in data:
             raise ValueError("--predefined-batches orders the segments of one DATA folder, not of several")
+        if self.predefined_batches:
+            check_description(
+                self.predefined_batches,
+                tokens_per_sample=self.tokens_per_sample,
+                sample_break_mode=self.sample_break_mode,
+                data_hash=lambda: text_files_hash(data, subset),
+            )
         if not self.train_mem_size:
             return
         memory = f"--train-mem-size {self.train_mem_size}"

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import Any, Dict, Optional, Tuple
 
-from ..files import write_json
 from ..descriptions import FORMAT_VERSION, read_description
+from ..files import write_json
 from .layout import DatastoreError, Manifest
 
 METRICS = ("l2", "ip", "cos")

@@ -1,18 +1,21 @@
 """Sets an evaluation up: batches, memories, the datastore it writes; all checks before the model runs."""
 
 import logging
-import os
 from dataclasses import asdict
 from typing import Any, Dict, List, Optional
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from fairseq import utils
 from fairseq.data import FairseqDataset, iterators
-from fairseq.data.indexed_dataset import data_file_path, index_file_path
 
-from ..data import ContextWindowDataset, consecutive_batches, contiguous_shard, keep_short_enough
+from ..data import (
+    ContextWindowDataset,
+    consecutive_batches,
+    contiguous_shard,
+    keep_short_enough,
+    text_files_hash,
+)
 from ..datastore import Manifest
 from ..datastore.background import BackgroundSink
 from ..datastore.writer import StoreWriter
@@ -173,8 +176,6 @@ class EvaluationSetup:
 
     def _manifest(self, rows: int) -> Manifest:
         flags = self.flags
-        folder = utils.split_paths(flags.data)[0]
-        text = os.path.join(folder, flags.gen_subset)
         return Manifest(
             rows=rows,
             dimension=self.task.key_dimension,
@@ -184,7 +185,7 @@ class EvaluationSetup:
             dictionary_hash=self._dictionary_hash(),
             checkpoint=flags.path,
             checkpoint_hash=file_hash(flags.path),
-            data_hash=file_hash(index_file_path(text), data_file_path(text)),
+            data_hash=text_files_hash(flags.data, flags.gen_subset),
             subset=flags.gen_subset,
             sample_break_mode=str(flags.sample_break_mode),
             tokens_per_sample=flags.tokens_per_sample + self.context_window,

@@ -14,7 +14,7 @@ from fairseq.tasks import register_task
 from fairseq.tasks.language_modeling import LanguageModelingTask
 
 from ..checkpoints import check_cutoffs, refuse_other_dictionary
-from ..data import TrainingOrder, export_segments, planned_iterator
+from ..data import TrainingOrder, export_segments, planned_iterator, text_files_hash
 from ..files import check_writable
 from ..models.representation import key_dimension
 from ..results import EvaluationIterator
@@ -73,7 +73,14 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
             return  # the first process writes
         self.load_dataset(self.args.train_subset, combine=True)
         segments = self.dataset(self.args.train_subset)
-        export_segments(segments, self.target_dictionary, path)
+        export_segments(
+            segments,
+            self.target_dictionary,
+            path,
+            data_hash=text_files_hash(self.args.data, self.args.train_subset),
+            tokens_per_sample=self.args.tokens_per_sample,
+            sample_break_mode=str(self.args.sample_break_mode),
+        )
         logger.info(f"TRIME: wrote {len(segments):,} training segments to {path}; nothing is trained")
 
     def build_model(self, args: Any, from_checkpoint: bool = False) -> Any:
@@ -90,7 +97,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
 
     def build_criterion(self, *args: Any, **kwargs: Any) -> Any:
         self._refuse_memories("in training the --criterion says which memory a token sees")
-        self.order.check(self.args.data)
+        self.order.check(self.args.data, self.args.train_subset)
         criterion = super().build_criterion(*args, **kwargs)
         self._devices_per_memory = getattr(criterion, "devices_per_memory", None)
         if self._devices_per_memory is None and self.order.is_own:

@@ -1,0 +1,112 @@
+"""The stages of BM25 batching: seconds with one thread and with all cores, and how similar neighbours are.
+
+    python benchmarks/bm25.py --data DATA_BIN --tokens-per-sample 512
+
+Without --data it takes the word-level text of the tests.
+"""
+
+import argparse
+import multiprocessing
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, Callable, List
+
+import common
+
+from trime_fairseq.bm25 import (
+    Results,
+    build_index,
+    open_index,
+    read_segments,
+    search_segments,
+    write_batches,
+)
+from trime_fairseq.bm25.index import ENGINES
+from trime_fairseq.bm25.report import ORDERS, compare, read_list
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", default=str(common.REFERENCE / "data" / "word"))
+    parser.add_argument("--tokens-per-sample", type=int, default=128)
+    parser.add_argument("--engines", nargs="+", choices=sorted(ENGINES), default=sorted(ENGINES))
+    parser.add_argument("--k", type=int, default=50)
+    parser.add_argument("--work", default=None, help="folder to keep; its export is used again")
+    args = parser.parse_args()
+    common.quiet()
+    work = Path(args.work or tempfile.mkdtemp())
+    work.mkdir(parents=True, exist_ok=True)
+    path = work / "segments" / "segments.json"
+    rows: List[Any] = []
+    if not path.exists():
+        rows.append(("export", "", 1, f"{seconds(lambda: export(args, path)):.1f}", ""))
+    segments = read_segments(str(path))
+    cores = os.cpu_count() or 1
+    similar: List[Any] = []
+    for engine in args.engines:
+        index, results, batches = (work / f"{engine}.{name}" for name in ("index", "results", "batches.json"))
+        for threads in dict.fromkeys((1, cores)):
+            shutil.rmtree(index, ignore_errors=True)
+            took = seconds(lambda: build_index(segments, str(index), engine, threads))  # noqa: B023
+            rows.append(("index", engine, threads, f"{took:.1f}", f"{len(segments.texts) / took:,.0f}"))
+        for threads in dict.fromkeys((1, cores)):
+            shutil.rmtree(results, ignore_errors=True)
+            # Java takes the number of threads when it starts.
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+                took = process.submit(
+                    search, str(path), engine, str(index), str(results), args.k, threads
+                ).result()
+            rows.append(("search", engine, threads, f"{took:.1f}", f"{len(segments.texts) / took:,.0f}"))
+        found = Results.open(str(results))
+        took = seconds(lambda: write_batches(found, str(batches)))  # noqa: B023
+        rows.append(("batches", engine, 1, f"{took:.1f}", f"{len(segments.texts) / took:,.0f}"))
+        share = write_batches(found, str(batches)).neighbor_share
+        similarities = compare(segments, read_list(str(batches), segments))
+        for label, name in ORDERS.items():
+            of, random = similarities[name], similarities["random"]
+            steps = f"{share:.1%}" if name == "list" else ""
+            cells = [f"{of.bm25.mean():.4g}", f"{of.bm25.mean() / random.bm25.mean():.2f}"]
+            cells += [f"{of.overlap.mean():.4g}", f"{of.overlap.mean() / random.overlap.mean():.2f}"]
+            similar.append((engine, label, steps, *cells))
+    size = f"{len(segments.texts):,} segments of {segments.info.tokens_per_sample} tokens, k {args.k}"
+    common.report(
+        f"BM25 batching: {size}", ("stage", "engine", "threads", "seconds", "segments/s"), rows, "bm25"
+    )
+    header = ("engine", "order", "steps to a neighbour", "BM25", "times random", "overlap", "times random ")
+    common.report(f"Similarity of consecutive segments: {size}", header, similar, "bm25-similarity")
+
+
+def search(path: str, engine: str, index: str, results: str, k: int, threads: int) -> float:
+    """Seconds, the start of Java or of processes included."""
+    segments = read_segments(path)
+
+    def work() -> None:
+        searcher = open_index(index, segments, threads)
+        search_segments(segments, searcher, engine, results, k=k, at_once=32 * threads)
+        searcher.close()
+
+    return seconds(work)
+
+
+def export(args: Any, path: Path) -> None:
+    flags = ["--tokens-per-sample", args.tokens_per_sample, "--max-tokens", args.tokens_per_sample]
+    flags += ["--arch", "transformer_lm", "--criterion", "adaptive_loss", "--cpu", "--save-dir", path.parent]
+    flags += ["--user-dir", common.ROOT / "trime_fairseq", "--task", "trime_language_modeling"]
+    command = ["fairseq-train", args.data, *flags, "--output-segments-to-file", path]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(list(map(str, command)), check=True, capture_output=True, env=environment)
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Exports of segments, and engines, for the tests of BM25 batching."""
+
+import json
+
+import pytest
+
+from trime_fairseq.bm25 import read_segments
+from trime_fairseq.bm25.java import find_java
+
+
+def write(path, texts, ids=None):
+    ids = map(str, range(len(texts))) if ids is None else ids
+    path.write_text(json.dumps([{"id": i, "contents": text} for i, text in zip(ids, texts)]))
+    return str(path)
+
+
+def segments_of(folder, texts):
+    return read_segments(write(folder / "segments.json", texts))
+
+
+def why_no_lucene():
+    """Why the engine cannot be tested here; None if it can."""
+    try:
+        import pyserini  # noqa: F401
+
+        find_java()
+    except (ImportError, ValueError) as error:
+        return str(error)
+    return None
+
+
+LUCENE = pytest.param("lucene", marks=pytest.mark.skipif(bool(why_no_lucene()), reason=str(why_no_lucene())))
+ENGINES = [LUCENE, "bm25s"]

@@ -1,0 +1,122 @@
+"""Both engines: against the formula, long queries, segments without words, damaged indexes."""
+
+import math
+import random
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from trime_fairseq.bm25 import build_index, open_index
+from trime_fairseq.bm25.engine import K1, B
+from trime_fairseq.bm25.java import use_java
+
+from .small import ENGINES, LUCENE, segments_of
+
+# No stop words, and nothing that a stemmer shortens.
+WORDS = [f"w{a}x{b}" for a in "bcdfgh" for b in "klmnpq"]
+
+
+def by_formula(texts, queries):
+    """Lucene's BM25, by loops."""
+    texts = [text.split() for text in texts]
+    average = sum(map(len, texts)) / sum(bool(text) for text in texts)
+    scores = np.zeros((len(queries), len(texts)))
+    for i, query in enumerate(queries):
+        for word in query.split():
+            df = sum(word in text for text in texts)
+            for j, text in enumerate(texts):
+                tf = Counter(text)[word]
+                idf = math.log(1 + (sum(map(bool, texts)) - df + 0.5) / (df + 0.5))
+                scores[i, j] += idf * tf / (tf + K1 * (1 - B + B * len(text) / average))
+    return scores
+
+
+@pytest.fixture
+def opened(tmp_path):
+    searchers = []
+
+    def build(engine, texts, threads=1):
+        segments = segments_of(tmp_path, texts)
+        build_index(segments, str(tmp_path / "index"), engine, threads=2)
+        searchers.append(open_index(str(tmp_path / "index"), segments, threads))
+        return searchers[-1]
+
+    yield build
+    for searcher in searchers:
+        searcher.close()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_scores_by_formula(opened, engine, threads):
+    draw = random.Random(1)
+    # Up to 40 words Lucene stores the length exactly.
+    texts = [" ".join(draw.choices(WORDS, k=draw.randint(3, 40))) for _ in range(40)]
+    expected = by_formula(texts, texts)
+    ids, scores = opened(engine, texts, threads).search(texts, 15)
+    assert ids.dtype == np.int32
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, -np.sort(-expected, axis=1)[:, :15], rtol=1e-4)
+    np.testing.assert_allclose(scores, np.take_along_axis(expected, ids.astype(int), axis=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_word_of_a_long_query_counts(opened, engine):
+    """3,072 words, more than Lucene's 1,024 clauses, of which each segment has one."""
+    words = [f"z{number}q" for number in range(3072)]
+    texts = [f"{word} {word}" for word in words[::512]]
+    ids, scores = opened(engine, texts).search([" ".join(words)], 10)
+    assert sorted(ids[0]) == [-1] * 4 + [*range(6)]
+    assert (scores[0, :6] > 0).all()
+    assert not scores[0, 6:].any()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_without_words_and_of_one_word(opened, engine):
+    texts = ["alpha beta gamma", "", "delta " * 3000, "alpha delta", "beta the and of"]
+    ids, scores = opened(engine, texts).search([*texts, "unknown", "the of", 'a+b "(c -d:*)^ ~'], 5)
+    assert ids[1].tolist() == [-1] * 5
+    assert not scores[1].any()
+    assert set(ids[2].tolist()) == {2, 3, -1}
+    assert set(ids[0].tolist()) == {0, 3, 4, -1}
+    assert (ids[5:7] == -1).all()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_index_is_kept_and_checked(tmp_path, engine, caplog):
+    segments = segments_of(tmp_path, ["alpha beta", "beta", ""])
+    folder = tmp_path / "deep" / "index"
+    with caplog.at_level("INFO"):
+        build_index(segments, f"{folder}/", engine)
+        build_index(segments, str(folder), engine)
+    assert "is there already" in caplog.text
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["index"]
+    other = segments_of(tmp_path, ["alpha beta", "gamma"])
+    with pytest.raises(ValueError, match="holds something else"):
+        build_index(other, str(folder), engine)
+    with pytest.raises(ValueError, match="index of other segments"):
+        open_index(str(folder), other)
+    with pytest.raises(ValueError, match="run trime-bm25 index"):
+        open_index(str(tmp_path / "none"), other)
+    (folder / "trime.info").unlink()
+    with pytest.raises(ValueError, match="index of 2 segments, but|is no index of Lucene"):
+        open_index(str(folder), segments_of(tmp_path, ["alpha"]))
+
+
+@pytest.mark.parametrize("engine", [LUCENE])
+def test_index_of_pyserinis_own_command(tmp_path, engine):
+    (tmp_path / "segments").mkdir()
+    segments = segments_of(tmp_path / "segments", ["alpha beta", "beta gamma", ""])
+    segments.info.write(segments.path)  # which Pyserini must not take for a segment
+    use_java()
+    command = [sys.executable, "-m", "pyserini.index.lucene", "--collection", "JsonCollection"]
+    command += ["--input", tmp_path / "segments", "--index", tmp_path / "index", "--threads", "1"]
+    command += ["--generator", "DefaultLuceneDocumentGenerator"]
+    command += ["--storePositions", "--storeDocvectors", "--storeRaw"]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    searcher = open_index(str(tmp_path / "index"), segments)
+    assert searcher.search(["gamma"], 3)[0].tolist() == [[1, -1, -1]]
+    searcher.close()

@@ -1,0 +1,154 @@
+"""The neighbours of all segments: in pieces, by shards, resumed."""
+
+import os
+
+import numpy as np
+import pytest
+
+from trime_fairseq.bm25 import Results, greedy_chain, search_segments, write_batches
+from trime_fairseq.bm25.batches import BatchesInfo, order_hash
+from trime_fairseq.bm25.engine import no_hits
+from trime_fairseq.data import read_predefined
+
+from .small import segments_of
+
+N, K = 23, 3
+
+
+class Numbers:
+    """Finds the numbers next to that of the query, itself among them; for 5 others, for 7 only itself."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __len__(self):
+        return N
+
+    def search(self, queries, k):
+        ids, scores = no_hits(len(queries), k)
+        for row, query in enumerate(queries):
+            self.asked.append(int(query))
+            found = sorted(range(N), key=lambda n: (abs(n - int(query)), n))[:k]
+            if query == "5":
+                found = [0, 1, 2, 3]
+            if query == "7":
+                found = [7]
+            ids[row, : len(found)] = found
+            scores[row, : len(found)] = np.arange(len(found), 0, -1)
+        return ids, scores
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def segments(tmp_path):
+    return segments_of(tmp_path, [str(number) for number in range(N)])
+
+
+def search(segments, folder, searcher=None, **settings):
+    settings = {"k": K, "piece": 4, "at_once": 3, **settings}
+    return search_segments(segments, searcher or Numbers(), "numbers", str(folder), **settings)
+
+
+def test_never_itself(tmp_path, segments):
+    ids, scores = search(segments, tmp_path / "r").read()
+    assert ids[10].tolist() == [9, 11, 8]
+    assert scores[10].tolist() == [3, 2, 1]
+    assert ids[5].tolist() == [0, 1, 2]  # itself not among the best
+    assert ids[7].tolist() == [-1, -1, -1]  # nothing but itself
+    assert not (ids == np.arange(N)[:, None]).any()
+
+
+def test_shards_in_any_order(tmp_path, segments):
+    whole = search(segments, tmp_path / "whole").read()
+    asked = []
+    for shard in (2, 0):
+        searcher = Numbers()
+        search(segments, tmp_path / "r", searcher, shard=shard, num_shards=3)
+        asked += searcher.asked
+    with pytest.raises(
+        ValueError, match=r"2 of 6 pieces are missing, .* segment 8: .*--num_shards 3 --shard_id 1$"
+    ):
+        Results.open(str(tmp_path / "r")).read()
+    with pytest.raises(ValueError, match="pieces are missing"):
+        write_batches(Results.open(str(tmp_path / "r")), str(tmp_path / "batches.json"))
+    assert not (tmp_path / "batches.json").exists()
+    # Another division of the work finds what is there.
+    searcher = Numbers()
+    results = search(segments, tmp_path / "r", searcher, num_shards=1)
+    assert sorted(asked + searcher.asked) == list(range(N))
+    for ours, expected in zip(results.read(), whole):
+        np.testing.assert_array_equal(ours, expected)
+
+
+def test_resumed(tmp_path, segments):
+    whole = search(segments, tmp_path / "whole").read()
+
+    class Dies(Numbers):
+        def search(self, queries, k):
+            if "13" in queries:
+                raise KeyboardInterrupt
+            return super().search(queries, k)
+
+    with pytest.raises(KeyboardInterrupt):
+        search(segments, tmp_path / "r", Dies())
+    searcher = Numbers()
+    results = search(segments, tmp_path / "r", searcher)
+    assert searcher.asked == list(range(12, N))
+    for ours, expected in zip(results.read(), whole):
+        np.testing.assert_array_equal(ours, expected)
+
+
+def test_other_results_in_the_folder(tmp_path, segments):
+    search(segments, tmp_path / "r", num_shards=2)
+    with pytest.raises(ValueError, match=r"another search \(there / here: k 3 / 2\): remove it"):
+        search(segments, tmp_path / "r", k=2)
+    with pytest.raises(ValueError, match="text_hash"):
+        search(segments_of(tmp_path, ["0", "1"]), tmp_path / "r")
+    with pytest.raises(ValueError, match="run trime-bm25 search"):
+        Results.open(str(tmp_path))
+
+
+def test_damaged_piece(tmp_path, segments):
+    results = search(segments, tmp_path / "r")
+    (tmp_path / "r" / "neighbors-00000004.npz").write_bytes(b"PK\3\4 and so on")
+    with pytest.raises(ValueError, match="neighbors-00000004.npz is damaged .* remove it"):
+        results.read()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"k": 0}, "--k must be positive"),
+        ({"num_shards": 0}, "--num_shards must be positive"),
+        ({"num_shards": 2, "shard": 2}, "--shard_id 2 is not one of the --num_shards 2: 0 to 1"),
+        ({"piece": 0}, "--piece must be positive"),
+    ],
+)
+def test_impossible_numbers(tmp_path, segments, settings, message):
+    with pytest.raises(ValueError, match=message):
+        search(segments, tmp_path / "r", **settings)
+
+
+def test_list_and_description(tmp_path, segments):
+    results = search(segments, tmp_path / "r")
+    path = str(tmp_path / "deep" / "batches.json")
+    info = write_batches(results, path, seed=4)
+    order = greedy_chain(results.read()[0], seed=4).order.tolist()
+    assert open(path).read() == f"{order}\n"
+    assert info.order_hash == order_hash(order)
+    assert sorted(os.listdir(tmp_path / "deep")) == ["batches.json", "batches.json.info"]
+    assert BatchesInfo.read(path) == info
+    assert (info.segments, info.k, info.seed, info.engine) == (N, K, 4, "numbers")
+    assert info.text_hash == segments.info.text_hash
+    written = os.stat(path).st_mtime_ns
+    write_batches(results, path, seed=4)
+    assert os.stat(path).st_mtime_ns == written
+    write_batches(results, path, seed=5)
+    assert BatchesInfo.read(path).seed == 5
+    # The description of one list beside another: training refuses it.
+    assert read_predefined(path, N, 1).tolist() != order
+    open(path, "w").write(str(order))
+    with pytest.raises(ValueError, match="is not the list that"):
+        read_predefined(path, N, 1)

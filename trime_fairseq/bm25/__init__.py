@@ -1,0 +1,27 @@
+"""BM25 batching: similar training segments one after another, for ``--predefined-batches``.
+
+Segments exported with ``--output-segments-to-file`` are indexed (:func:`build_index`), searched for their
+neighbours (:func:`search_segments`), chained (:func:`greedy_chain`) and written as a list of ids
+(:func:`write_batches`). Nothing here needs fairseq.
+"""
+
+from .batches import BatchesInfo, write_batches
+from .chain import Chain, greedy_chain
+from .index import build_index, open_index
+from .results import Results
+from .search import search_segments
+from .segments import Segments, SegmentsInfo, read_segments
+
+__all__ = [
+    "BatchesInfo",
+    "Chain",
+    "Results",
+    "Segments",
+    "SegmentsInfo",
+    "build_index",
+    "greedy_chain",
+    "open_index",
+    "read_segments",
+    "search_segments",
+    "write_batches",
+]

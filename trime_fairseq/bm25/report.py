@@ -1,0 +1,177 @@
+"""Whether neighbours in a list of segments are similar: against the order of the text and a random one.
+
+Two measures of consecutive segments a, b. BM25 (Lucene's formula): the score of b for all words of a.
+Overlap: the Jaccard similarity of their sets of rare words, |A & B| / |A | B|, 0 where there are none.
+"""
+
+import json
+import os
+from array import array
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any, Dict, Iterable, List, Optional, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..files import write_json
+from .batches import BatchesInfo
+from .engine import need
+from .segments import Segments
+from .sparse import index_of, tokenized
+
+ORDERS = {"the list": "list", "order of the text": "text", "random order": "random"}
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Of consecutive segments of an order, float64 [segments - 1] each."""
+
+    bm25: Floats
+    overlap: Floats
+
+
+def read_list(batch_file: str, segments: Segments) -> NDArray[np.int64]:
+    """The ids of a list of predefined batches.
+
+    Raises:
+        ValueError: if it cannot be read, does not hold each segment once, or was made of other segments.
+    """
+    try:
+        with open(batch_file, encoding="utf-8") as file:
+            order = np.asarray(json.load(file), dtype=np.int64)
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"--batch_file {batch_file} cannot be read as a list of ids: {error}") from error
+    count = len(segments.texts)
+    if not np.array_equal(np.sort(order), np.arange(count)):
+        raise ValueError(f"--batch_file {batch_file} does not hold each of the {count:,} segments once")
+    info = BatchesInfo.read(batch_file)
+    different = info.of_segments.differences(segments.info) if info else {}
+    if different:
+        changes = ", ".join(f"{name} {values}" for name, values in different.items())
+        raise ValueError(
+            f"--batch_file {batch_file} was made of other segments than {segments.path} "
+            f"(there / here: {changes})"
+        )
+    return order
+
+
+def compare(
+    segments: Segments, order: NDArray[np.int64], rare: int = 200, seed: int = 1
+) -> Dict[str, Similarity]:
+    """Similarity of consecutive segments of a list, of the text, and of a random order.
+
+    Args:
+        order: int64 [segments], ids.
+        rare: words count for the overlap that occur less often than this in all segments.
+        seed: of the random order.
+
+    Raises:
+        ValueError: without one of the packages bm25s, scipy and matplotlib, or for fewer than two segments.
+    """
+    need("matplotlib", "matplotlib")  # rather now than after minutes
+    if len(segments.texts) < 2:
+        raise ValueError(f"--segments_path {segments.path} holds one segment, which has no neighbour")
+    measures = _Measures(segments.texts, rare)
+    shuffled = np.random.default_rng(seed).permutation(len(order))
+    orders = {"list": order, "text": np.arange(len(order)), "random": shuffled}
+    return {name: measures.of(orders[name]) for name in ORDERS.values()}
+
+
+class _Measures:
+    def __init__(self, texts: List[str], rare: int) -> None:
+        sparse = need("scipy.sparse", "scipy")
+        words = tokenized(texts)
+        index = index_of(words)
+        scores, shape = index.scores, (len(texts), len(index.scores["indptr"]) - 1)
+        weights = sparse.csc_matrix((scores["data"], scores["indices"], scores["indptr"]), shape)
+        self._weights = weights.tocsr()
+        self._counts = _counts(words, index.vocab_dict, shape[1])
+        del words
+        vocabulary: Dict[str, int] = {}
+        counts = _counts((text.split() for text in texts), vocabulary)
+        occurrences = np.asarray(counts.sum(axis=0)).ravel()
+        self._rare = (counts[:, occurrences < rare] > 0).astype(np.float32)
+
+    def of(self, order: NDArray[np.int64]) -> Similarity:
+        first, second = order[:-1], order[1:]
+        bm25 = self._counts[first].multiply(self._weights[second]).sum(axis=1)
+        both = self._rare[first].multiply(self._rare[second]).sum(axis=1)
+        sizes = np.asarray(self._rare.sum(axis=1), dtype=np.float64).ravel()
+        shared = np.asarray(both, dtype=np.float64).ravel()
+        either = sizes[first] + sizes[second] - shared
+        overlap = np.divide(shared, either, out=np.zeros_like(either), where=either > 0)
+        return Similarity(np.asarray(bm25, dtype=np.float64).ravel(), overlap)
+
+
+def _counts(texts: Iterable[Sequence[str]], vocabulary: Dict[str, int], width: Optional[int] = None) -> Any:
+    """Occurrences of words, a sparse matrix [texts, width]. Without a ``width`` the vocabulary grows by the
+    words it lacks; with one they are left out."""
+    columns, values, ends = array("i"), array("f"), [0]
+    for text in texts:
+        for word, count in Counter(text).items():
+            column = (
+                vocabulary.get(word) if width is not None else vocabulary.setdefault(word, len(vocabulary))
+            )
+            if column is not None:
+                columns.append(column)
+                values.append(count)
+        ends.append(len(columns))
+    shape = (len(ends) - 1, width if width is not None else len(vocabulary))
+    return need("scipy.sparse", "scipy").csr_matrix(
+        (np.frombuffer(values, np.float32), np.frombuffer(columns, np.int32), ends), shape
+    )
+
+
+def table(similarities: Dict[str, Similarity]) -> str:
+    """Means, and how many times those of a random order."""
+    lines = [
+        "| order | BM25 score | times random | overlap of rare words | times random |",
+        "|" + " --- |" * 5,
+    ]
+    random = similarities["random"]
+    for label, name in ORDERS.items():
+        of = similarities[name]
+        cells = [label]
+        for mine, others in ((of.bm25, random.bm25), (of.overlap, random.overlap)):
+            cells += [f"{mine.mean():.4g}", f"{_ratio(mine, others):.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _ratio(mine: Floats, others: Floats) -> float:
+    return float(mine.mean() / others.mean()) if others.mean() else float("inf")
+
+
+def write_report(similarities: Dict[str, Similarity], folder: str, **facts: Any) -> None:
+    """``report.json``: facts, means and quartiles; ``report.png``: histograms of the overlap."""
+    content: Dict[str, Any] = dict(facts)
+    for name, of in similarities.items():
+        content[name] = {
+            measure: {
+                "mean": float(values.mean()),
+                "times_random": _ratio(values, asdict(similarities["random"])[measure]),
+                "quartiles": np.quantile(values, [0.25, 0.5, 0.75]).tolist(),
+            }
+            for measure, values in asdict(of).items()
+        }
+    write_json(os.path.join(folder, "report.json"), content)
+    _draw(similarities, os.path.join(folder, "report.png"))
+
+
+def _draw(similarities: Dict[str, Similarity], path: str) -> None:
+    need("matplotlib", "matplotlib").use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6.4, 3.6))
+    high = max(float(np.quantile(of.overlap, 0.99)) for of in similarities.values()) or 1.0
+    for label, name in ORDERS.items():
+        overlap = np.minimum(similarities[name].overlap, high)
+        axes.hist(overlap, np.linspace(0, high, 60).tolist(), histtype="step", label=label, linewidth=1.5)
+    axes.set_xlabel("overlap of the rare words of consecutive segments (the last bar: and more)")
+    axes.set_ylabel("segments")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

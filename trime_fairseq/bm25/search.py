@@ -1,0 +1,73 @@
+"""The neighbours of every segment."""
+
+from dataclasses import asdict
+from typing import List
+
+import numpy as np
+
+from .engine import NONE, Hits, Searcher, no_hits
+from .progress import progress_bar
+from .results import Results, SearchInfo
+from .segments import Segments
+
+
+def search_segments(
+    segments: Segments,
+    searcher: Searcher,
+    engine: str,
+    folder: str,
+    *,
+    k: int = 50,
+    at_once: int = 64,
+    shard: int = 0,
+    num_shards: int = 1,
+    piece: int = 500,
+) -> Results:
+    """Writes the ``k`` best other segments of each segment into a folder; pieces that are there are kept.
+
+    Args:
+        segments: all of them, also with shards.
+        engine: the searcher's name, for the description.
+        at_once: queries that go to the searcher together.
+        shard, num_shards: of consecutive pieces; all shards write into the same folder.
+        piece: segments of a file, which is what a kill costs at most.
+
+    Raises:
+        ValueError: for impossible numbers, or if the folder holds results of another search.
+    """
+    for flag, number in (("--k", k), ("--num_shards", num_shards), ("--piece", piece)):
+        if number < 1:
+            raise ValueError(f"{flag} must be positive, not {number}")
+    if not 0 <= shard < num_shards:
+        raise ValueError(
+            f"--shard_id {shard} is not one of the --num_shards {num_shards}: 0 to {num_shards - 1}"
+        )
+    info = {name: value for name, value in asdict(segments.info).items() if name != "format_version"}
+    results = Results.create(folder, SearchInfo(engine, k, piece, num_shards, **info))
+    pieces = list(results.pieces(shard, num_shards))
+    total = sum(end - begin for begin, end in pieces)
+    done = sum(end - begin for begin, end in pieces if results.has(begin))
+    with progress_bar(total=total, initial=done, desc="BM25 search") as progress:
+        for begin, end in pieces:
+            if results.has(begin):
+                continue
+            ids, scores = no_hits(end - begin, k)
+            for start in range(begin, end, at_once):
+                stop = min(end, start + at_once)
+                rows = slice(start - begin, stop - begin)
+                ids[rows], scores[rows] = _others(searcher, segments.texts[start:stop], start, k)
+                progress.update(stop - start)
+            results.write(begin, ids, scores)
+    return results
+
+
+def _others(searcher: Searcher, texts: List[str], first: int, k: int) -> Hits:
+    """The best ``k`` segments for each text, without the segment whose text it is."""
+    found, found_scores = searcher.search(texts, k + 1)
+    itself = found == np.arange(first, first + len(texts))[:, None]
+    # Where copies of a segment come before it, the last hit has to go.
+    itself[~itself.any(axis=1), k] = True
+    ids, scores = found[~itself].reshape(-1, k), found_scores[~itself].reshape(-1, k)
+    # An engine may leave gaps of segments without score.
+    gaps = np.argsort(ids == NONE, axis=1, kind="stable")
+    return np.take_along_axis(ids, gaps, axis=1), np.take_along_axis(scores, gaps, axis=1)
