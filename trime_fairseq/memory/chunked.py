@@ -1,13 +1,13 @@
 """The chunked implementation of :func:`trime_fairseq.memory.memory_lse`."""
 
 import math
-from typing import Any, List, Tuple
+from typing import Any, Tuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .problem import Inputs, Plan, accumulation_dtype
+from .problem import Inputs, Plan, accumulation_dtype, in_parts
 from .tiling import Tile
 from .visibility import Visibility
 
@@ -69,7 +69,7 @@ def _forward(inputs: Inputs, plan: Plan) -> Tuple[Tensor, Tensor]:
     visibility = plan.visibility
     dtype = accumulation_dtype(queries.dtype)
     all_lse, positive_lse = queries.new_full((2, queries.size(0)), -math.inf, dtype=dtype)
-    queries, keys, query_targets, key_tokens, every, positives = _in_parts(
+    queries, keys, query_targets, key_tokens, every, positives = in_parts(
         visibility.repeats, queries, keys, query_targets, key_tokens, all_lse, positive_lse
     )
     for tile in visibility.tiles(keys.size(1), plan.size):
@@ -112,11 +112,11 @@ class _ChunkedLSE(torch.autograd.Function):
             torch.zeros_like(tensor, dtype=dtype, memory_format=torch.contiguous_format) if wanted else None
             for tensor, wanted in zip(inputs[:2], ctx.needs_input_grad)
         ]
-        queries, keys, query_targets, key_tokens, all_lse, positive_lse, grad_all, grad_positive = _in_parts(
+        queries, keys, query_targets, key_tokens, all_lse, positive_lse, grad_all, grad_positive = in_parts(
             visibility.repeats, *inputs, all_lse, positive_lse, grad_all, grad_positive
         )
         grad_queries, grad_keys = (
-            None if grad is None else _in_parts(visibility.repeats, grad)[0] for grad in grads
+            None if grad is None else in_parts(visibility.repeats, grad)[0] for grad in grads
         )
         for tile in visibility.tiles(keys.size(1), size):
             row, column = tile.row, tile.column
@@ -134,8 +134,3 @@ class _ChunkedLSE(torch.autograd.Function):
                 wanted = slice(begin - column[1].start, end - column[1].start)
                 grad_keys[column[0], begin:end].baddbmm_(grad[..., wanted].transpose(1, 2), query)
         return (*(None if grad is None else grad.to(queries.dtype) for grad in grads), None, None, None)
-
-
-def _in_parts(repeats: int, *tensors: Tensor) -> List[Tensor]:
-    """Views of shape [repeats, rows per part, ...]."""
-    return [t.reshape(repeats, t.size(0) // repeats, *t.shape[1:]) for t in tensors]

@@ -11,7 +11,7 @@ from .chunked import chunked_lse
 from .problem import Inputs, Plan, accumulation_dtype
 from .visibility import Visibility
 
-IMPLEMENTATIONS = ("auto", "chunked", "naive")
+IMPLEMENTATIONS = ("auto", "chunked", "triton", "naive")
 
 # (queries, keys) of a tile: on a CPU its similarities stay in the second-level cache, on an
 # accelerator it is large enough to hide the launch of its kernels.
@@ -50,24 +50,39 @@ def memory_lse(
         scale: factor of the dot products, 1 / (sqrt(d) * tau).
         key_grad: the range [begin, end) of keys that get a gradient, by default all. Keys gathered from
             other devices have none, and it is not computed for them.
-        impl: ``chunked``, ``naive`` (the two lines above: for tests and baselines) or ``auto``.
-        tile: queries and keys per tile of the chunked implementation; (0, 0) chooses by device.
+        impl: ``chunked``, ``triton``, ``naive`` (the two lines above: for tests and baselines) or ``auto``.
+        tile: queries and keys per tile of the chunked implementation, and of Triton's backward; (0, 0)
+            chooses by device.
 
     Returns:
         ``all_lse`` and ``positive_lse``, float32 (float64 for float64 inputs) of shape [N].
         Differentiable once, with respect to ``queries`` and ``keys``.
 
     Raises:
-        ValueError: if shapes or dtypes do not fit, or ``impl`` is unknown.
+        ValueError: if shapes or dtypes do not fit, or ``impl`` is unknown or not installed.
     """
     inputs = Inputs(queries, keys, query_targets, key_tokens)
     _check(inputs, visibility, key_grad, impl)
     default = _TILE.get(queries.device.type, _TILE["cuda"])
+    if impl == "triton":
+        default = _fused().GRADIENT_TILE
     size = (tile[0] or default[0], tile[1] or default[1])
     plan = Plan(visibility, scale, size, key_grad or (0, keys.size(0)))
     # Under autocast the products below would be rounded to half precision.
     with _without_autocast(queries.device.type):
+        if impl == "triton":
+            results: Tuple[Tensor, Tensor] = _fused().fused_lse(inputs, plan)
+            return results
         return _naive(inputs, plan) if impl == "naive" else chunked_lse(inputs, plan)
+
+
+def _fused() -> Any:
+    # Triton comes with PyTorch for CUDA only.
+    try:
+        from . import fused
+    except ImportError as error:
+        raise ValueError(f"impl='triton' needs Triton, which is not installed: {error}") from error
+    return fused
 
 
 def _without_autocast(device_type: str) -> ContextManager[Any]:

@@ -1,6 +1,6 @@
 """What the implementations of :func:`trime_fairseq.memory.memory_lse` are given."""
 
-from typing import NamedTuple, Tuple
+from typing import List, NamedTuple, Tuple
 
 import torch
 from torch import Tensor
@@ -30,3 +30,8 @@ class Plan(NamedTuple):
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     """float64 for float64, float32 for everything else."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def in_parts(repeats: int, *tensors: Tensor) -> List[Tensor]:
+    """Views of shape [repeats, rows per part, ...]."""
+    return [t.reshape(repeats, t.size(0) // repeats, *t.shape[1:]) for t in tensors]

@@ -6,7 +6,7 @@ from typing import Dict, List, Optional, Tuple
 import torch
 from torch import Tensor
 
-from .tiling import Tile, plan_blocks, share_between_parts
+from .tiling import Tile, block_bounds, plan_blocks, share_between_parts
 
 # Masks up to this size are kept: the mask of a short segment costs as much as its similarities.
 _KEPT_MASK = 2**17
@@ -51,6 +51,7 @@ class Visibility:
         self.repeats = repeats
         self._rows = torch.stack(rows)
         self._on_device: Dict[torch.device, Tensor] = {}
+        self._bounds: Dict[Tuple[int, int, torch.device], Tensor] = {}
         self._masks: Dict[Tuple[int, int, int, int, torch.device], Tensor] = {}
         self._plans: Dict[Tuple[int, Tuple[int, int]], List[Tile]] = {}
 
@@ -131,14 +132,27 @@ class Visibility:
             self._plans[plan] = share_between_parts(blocks, self.repeats, size[0] * size[1])
         return self._plans[plan]
 
+    def rows_on(self, device: torch.device) -> Tensor:
+        """The four rows of a part on a device, int32 [4, n]."""
+        if device not in self._on_device:
+            self._on_device[device] = self._rows.int().to(device, non_blocking=True)
+        return self._on_device[device]
+
+    def block_bounds(self, keys_per_part: int, size: int, device: torch.device) -> Tensor:
+        """For blocks of ``size`` queries of a part, int32 [4, blocks] on a device: see
+        :func:`trime_fairseq.memory.tiling.block_bounds`."""
+        place = (keys_per_part, size, device)
+        if place not in self._bounds:
+            bounds = block_bounds(self._rows.numpy(), keys_per_part, size)
+            self._bounds[place] = torch.from_numpy(bounds).to(device, non_blocking=True)
+        return self._bounds[place]
+
     def hidden(self, queries: slice, keys: slice, device: torch.device) -> Tensor:
         """True where a key of a tile must not be seen: bool [queries, keys], the same for all parts."""
         place = (queries.start, queries.stop, keys.start, keys.stop, device)
         if place in self._masks:
             return self._masks[place]
-        if device not in self._on_device:
-            self._on_device[device] = self._rows.to(device, non_blocking=True)
-        begin, end, skip_begin, skip_end = self._on_device[device][:, queries].unsqueeze(-1)
+        begin, end, skip_begin, skip_end = self.rows_on(device)[:, queries].unsqueeze(-1)
         key = torch.arange(keys.start, keys.stop, device=device)
         hidden: Tensor = (key < begin) | (key >= end) | ((key >= skip_begin) & (key < skip_end))
         if hidden.numel() <= _KEPT_MASK:
