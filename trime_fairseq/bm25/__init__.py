@@ -2,7 +2,7 @@
 
 Segments exported with ``--output-segments-to-file`` are indexed (:func:`build_index`), searched for their
 neighbours (:func:`search_segments`), chained (:func:`greedy_chain`) and written as a list of ids
-(:func:`write_batches`). Nothing here needs fairseq.
+(:func:`write_batches`). Nothing here but the export uses fairseq.
 """
 
 from .batches import BatchesInfo, write_batches
