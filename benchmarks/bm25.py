@@ -9,7 +9,6 @@ import argparse
 import multiprocessing
 import os
 import shutil
-import subprocess
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -26,6 +25,7 @@ from trime_fairseq.bm25 import (
     search_segments,
     write_batches,
 )
+from trime_fairseq.bm25.export import export
 from trime_fairseq.bm25.index import ENGINES
 from trime_fairseq.bm25.report import ORDERS, compare, read_list
 
@@ -44,7 +44,15 @@ def main() -> None:
     path = work / "segments" / "segments.json"
     rows: List[Any] = []
     if not path.exists():
-        rows.append(("export", "", 1, f"{seconds(lambda: export(args, path)):.1f}", ""))
+        rows.append(
+            (
+                "export",
+                "",
+                1,
+                f"{seconds(lambda: export(args.data, str(path), args.tokens_per_sample)):.1f}",
+                "",
+            )
+        )
     segments = read_segments(str(path))
     cores = os.cpu_count() or 1
     similar: List[Any] = []
@@ -91,15 +99,6 @@ def search(path: str, engine: str, index: str, results: str, k: int, threads: in
         searcher.close()
 
     return seconds(work)
-
-
-def export(args: Any, path: Path) -> None:
-    flags = ["--tokens-per-sample", args.tokens_per_sample, "--max-tokens", args.tokens_per_sample]
-    flags += ["--arch", "transformer_lm", "--criterion", "adaptive_loss", "--cpu", "--save-dir", path.parent]
-    flags += ["--user-dir", common.ROOT / "trime_fairseq", "--task", "trime_language_modeling"]
-    command = ["fairseq-train", args.data, *flags, "--output-segments-to-file", path]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run(list(map(str, command)), check=True, capture_output=True, env=environment)
 
 
 def seconds(work: Callable[[], Any]) -> float:
