@@ -1,5 +1,6 @@
 """What the benchmarks share: the machine, fairseq's command lines in process, tables and JSON."""
 
+import argparse
 import json
 import os
 import platform
@@ -20,6 +21,16 @@ DEMO_MODEL = (
     "--adaptive-input-cutoff 2000,5000 --adaptive-softmax-cutoff 2000,5000 "
     "--dropout 0.1 --attention-dropout 0 --activation-dropout 0 --adaptive-softmax-dropout 0.1"
 ).split()
+
+
+def add_model_flags(parser: argparse.ArgumentParser, checkpoint: str) -> None:
+    """What to evaluate; by default a checkpoint of the tests."""
+    parser.add_argument("--data", default=str(REFERENCE / "data" / "word"))
+    path = REFERENCE / "checkpoints" / checkpoint / "checkpoint_best.pt"
+    parser.add_argument("--checkpoint", default=str(path))
+    parser.add_argument("--tokens-per-sample", type=int, default=128)
+    parser.add_argument("--context-window", type=int, default=96)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 32])
 
 
 def hardware() -> str:

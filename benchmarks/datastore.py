@@ -37,15 +37,8 @@ OUT = common.ROOT / "benchmarks" / "out" / "datastore"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    reference = common.REFERENCE
-    parser.add_argument("--data", default=str(reference / "data" / "word"))
-    parser.add_argument(
-        "--checkpoint", default=str(reference / "checkpoints" / "word-trime_ext" / "checkpoint_best.pt")
-    )
+    common.add_model_flags(parser, "word-trime_ext")
     parser.add_argument("--subset", default="valid", help="searched; the training subset is stored")
-    parser.add_argument("--tokens-per-sample", type=int, default=128)
-    parser.add_argument("--context-window", type=int, default=96)
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--max-batches", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--ncentroids", type=int, default=512)

@@ -28,16 +28,9 @@ from trime_fairseq.settings import MemorySettings  # noqa: E402
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    reference = common.REFERENCE
-    parser.add_argument("--data", default=str(reference / "data" / "word"))
-    parser.add_argument(
-        "--checkpoint", default=str(reference / "checkpoints" / "word-trime" / "checkpoint_best.pt")
-    )
+    common.add_model_flags(parser, "word-trime")
     parser.add_argument("--subset", default="valid")
-    parser.add_argument("--tokens-per-sample", type=int, default=128)
-    parser.add_argument("--context-window", type=int, default=96)
     parser.add_argument("--mem-size", type=int, default=1024)
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--max-batches", type=int, default=400)
     parser.add_argument("--fp16", action="store_true")
     args = parser.parse_args()

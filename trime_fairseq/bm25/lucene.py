@@ -33,7 +33,7 @@ class Lucene:
             path = os.path.join(collection, f"{thread}.jsonl")
             with open(path, "w", encoding="utf-8") as file:
                 for number in range(thread, len(texts), threads):
-                    print(json.dumps({"id": str(number), "contents": texts[number]}), file=file)
+                    file.write(json.dumps({"id": str(number), "contents": texts[number]}) + "\n")
         # What "python -m pyserini.index.lucene" does, without its imports.
         command = [sys.executable, "-c", INDEXER, "-collection", "JsonCollection", "-input", collection]
         command += ["-index", folder, "-threads", str(threads)]

@@ -47,12 +47,12 @@ def read_list(batch_file: str, segments: Segments) -> NDArray[np.int64]:
     if not np.array_equal(np.sort(order), np.arange(count)):
         raise ValueError(f"--batch_file {batch_file} does not hold each of the {count:,} segments once")
     info = BatchesInfo.read(batch_file)
-    different = info.of_segments.differences(segments.info) if info else {}
+    different = segments.info.differences(info) if info else {}
     if different:
         changes = ", ".join(f"{name} {values}" for name, values in different.items())
         raise ValueError(
             f"--batch_file {batch_file} was made of other segments than {segments.path} "
-            f"(there / here: {changes})"
+            f"(here / there: {changes})"
         )
     return order
 

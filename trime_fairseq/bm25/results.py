@@ -6,41 +6,35 @@ RESULTS/neighbors-00001000.npz    of segments 1,000 and following: ids int32 and
 
 import os
 from dataclasses import asdict, dataclass
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, List, Tuple
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..descriptions import FORMAT_VERSION, read_description
+from ..descriptions import read_description
 from ..files import whole_file, write_json
+from .segments import SegmentsInfo
 
 INFO = "search.info"
 
 
-@dataclass(frozen=True)
-class SearchInfo:
+@dataclass(frozen=True, kw_only=True)
+class SearchInfo(SegmentsInfo):
     """What was searched, and how.
 
     Attributes:
         engine, k: name of the engine, neighbours of a segment.
         piece: segments of a file.
         num_shards: into how many commands the latest search was divided; pieces do not depend on it.
-        segments, text_hash, data_hash, tokens_per_sample, sample_break_mode: as in :class:`SegmentsInfo`.
     """
 
     engine: str
     k: int
     piece: int
     num_shards: int
-    segments: int
-    text_hash: str
-    data_hash: Optional[str] = None
-    tokens_per_sample: Optional[int] = None
-    sample_break_mode: Optional[str] = None
-    format_version: int = FORMAT_VERSION
 
-    def differences(self, other: "SearchInfo") -> Dict[str, str]:
+    def conflicts(self, other: "SearchInfo") -> Dict[str, str]:
         """Fields that make other results, as "this / other"."""
         mine, others = asdict(self), asdict(other)
         names = [name for name in mine if name != "num_shards"]
@@ -75,7 +69,7 @@ class Results:
         """
         path = os.path.join(folder, INFO)
         if os.path.exists(path):
-            different = cls.open(folder).info.differences(info)
+            different = cls.open(folder).info.conflicts(info)
             if different:
                 changes = ", ".join(f"{name} {values}" for name, values in different.items())
                 raise ValueError(

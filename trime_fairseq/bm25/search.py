@@ -42,8 +42,9 @@ def search_segments(
         raise ValueError(
             f"--shard_id {shard} is not one of the --num_shards {num_shards}: 0 to {num_shards - 1}"
         )
-    info = {name: value for name, value in asdict(segments.info).items() if name != "format_version"}
-    results = Results.create(folder, SearchInfo(engine, k, piece, num_shards, **info))
+    of = asdict(segments.info)
+    info = SearchInfo(**of, engine=engine, k=k, piece=piece, num_shards=num_shards)
+    results = Results.create(folder, info)
     pieces = list(results.pieces(shard, num_shards))
     total = sum(end - begin for begin, end in pieces)
     done = sum(end - begin for begin, end in pieces if results.has(begin))

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Dict, List, Optional
 
 from ..descriptions import FORMAT_VERSION, read_description
@@ -31,7 +31,7 @@ class SegmentsInfo:
     format_version: int = FORMAT_VERSION
 
     def write(self, path: str) -> None:
-        """Beside the exported file ``path``."""
+        """Beside the file ``path`` that it is of."""
         write_json(path + INFO, asdict(self))
 
     def differences(self, other: "SegmentsInfo") -> Dict[str, str]:
@@ -39,7 +39,7 @@ class SegmentsInfo:
         mine, others = asdict(self), asdict(other)
         return {
             name: f"{mine[name]} / {others[name]}"
-            for name in asdict(SegmentsInfo(0, ""))
+            for name in (field.name for field in fields(SegmentsInfo))
             if mine[name] != others[name] and None not in (mine[name], others[name])
         }
 

@@ -1,23 +1,20 @@
 """The chunked implementation of :func:`trime_fairseq.memory.memory_lse`."""
 
 import math
-from typing import Any, Tuple
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .problem import Inputs, Plan, accumulation_dtype, in_parts
+from .recomputed import Results, recomputed_lse, zero_grads
 from .tiling import Tile
 from .visibility import Visibility
 
 
-def chunked_lse(inputs: Inputs, plan: Plan) -> Tuple[Tensor, Tensor]:
+def chunked_lse(inputs: Inputs, plan: Plan) -> Results:
     """See :func:`trime_fairseq.memory.memory_lse`."""
-    if not (torch.is_grad_enabled() and (inputs.queries.requires_grad or inputs.keys.requires_grad)):
-        return _forward(inputs, plan)
-    result: Tuple[Tensor, Tensor] = _ChunkedLSE.apply(*inputs, plan)  # type: ignore[no-untyped-call]
-    return result
+    return recomputed_lse(inputs, plan, _forward, _backward)
 
 
 def _gather_positives(similarity: Tensor) -> bool:
@@ -64,7 +61,7 @@ def _similarity(tile: Tile, query: Tensor, key: Tensor, visibility: Visibility) 
     return similarity
 
 
-def _forward(inputs: Inputs, plan: Plan) -> Tuple[Tensor, Tensor]:
+def _forward(inputs: Inputs, plan: Plan) -> Results:
     queries, keys, query_targets, key_tokens = inputs
     visibility = plan.visibility
     dtype = accumulation_dtype(queries.dtype)
@@ -86,51 +83,31 @@ def _forward(inputs: Inputs, plan: Plan) -> Tuple[Tensor, Tensor]:
     return all_lse, positive_lse
 
 
-class _ChunkedLSE(torch.autograd.Function):
-    """See :func:`chunked_lse`. Saves only its inputs and the two results."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, queries: Tensor, keys: Tensor, query_targets: Tensor, key_tokens: Tensor, plan: Plan
-    ) -> Tuple[Tensor, Tensor]:
-        inputs = Inputs(queries, keys, query_targets, key_tokens)
-        results = _forward(inputs, plan)
-        ctx.save_for_backward(*inputs, *results)
-        ctx.plan = plan
-        return results
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_all: Tensor, grad_positive: Tensor) -> Tuple[Any, ...]:
-        *inputs, all_lse, positive_lse = ctx.saved_tensors
-        visibility, scale, size, key_grad = ctx.plan
-        dtype = all_lse.dtype
-        # exp(-inf - inf) = 0: a row that sees nothing has no gradient, where -inf - -inf is NaN.
-        all_lse = all_lse.masked_fill(all_lse == -math.inf, math.inf)
-        positive_lse = positive_lse.masked_fill(positive_lse == -math.inf, math.inf)
-        grads = [
-            torch.zeros_like(tensor, dtype=dtype, memory_format=torch.contiguous_format) if wanted else None
-            for tensor, wanted in zip(inputs[:2], ctx.needs_input_grad)
-        ]
-        queries, keys, query_targets, key_tokens, all_lse, positive_lse, grad_all, grad_positive = in_parts(
-            visibility.repeats, *inputs, all_lse, positive_lse, grad_all, grad_positive
-        )
-        grad_queries, grad_keys = (
-            None if grad is None else in_parts(visibility.repeats, grad)[0] for grad in grads
-        )
-        for tile in visibility.tiles(keys.size(1), size):
-            row, column = tile.row, tile.column
-            query, key = queries[row].to(dtype) * scale, keys[column].to(dtype)
-            similarity = _similarity(tile, query, key, visibility)
-            grad = (similarity - all_lse[row].unsqueeze(-1)).exp_().mul_(grad_all[row].unsqueeze(-1))
-            positive = key_tokens[column].unsqueeze(1) == query_targets[row].unsqueeze(-1)
-            _add_positive_grad(grad, similarity, positive, positive_lse[row], grad_positive[row])
-            if grad_queries is not None:
-                grad_queries[row].baddbmm_(grad, key, alpha=scale)
-            if grad_keys is None:
-                continue
-            begin, end = max(column[1].start, key_grad[0]), min(column[1].stop, key_grad[1])
-            if begin < end:
-                wanted = slice(begin - column[1].start, end - column[1].start)
-                grad_keys[column[0], begin:end].baddbmm_(grad[..., wanted].transpose(1, 2), query)
-        return (*(None if grad is None else grad.to(queries.dtype) for grad in grads), None, None, None)
+def _backward(
+    inputs: Inputs, results: Results, upstream: Results, plan: Plan, wanted: Tuple[bool, bool]
+) -> Tuple[Optional[Tensor], Optional[Tensor]]:
+    visibility, scale, size, key_grad = plan
+    dtype = results[0].dtype
+    grads = zero_grads(inputs, wanted, dtype)
+    queries, keys, query_targets, key_tokens, all_lse, positive_lse, grad_all, grad_positive = in_parts(
+        visibility.repeats, *inputs, *results, *upstream
+    )
+    grad_queries, grad_keys = (
+        None if grad is None else in_parts(visibility.repeats, grad)[0] for grad in grads
+    )
+    for tile in visibility.tiles(keys.size(1), size):
+        row, column = tile.row, tile.column
+        query, key = queries[row].to(dtype) * scale, keys[column].to(dtype)
+        similarity = _similarity(tile, query, key, visibility)
+        grad = (similarity - all_lse[row].unsqueeze(-1)).exp_().mul_(grad_all[row].unsqueeze(-1))
+        positive = key_tokens[column].unsqueeze(1) == query_targets[row].unsqueeze(-1)
+        _add_positive_grad(grad, similarity, positive, positive_lse[row], grad_positive[row])
+        if grad_queries is not None:
+            grad_queries[row].baddbmm_(grad, key, alpha=scale)
+        if grad_keys is None:
+            continue
+        begin, end = max(column[1].start, key_grad[0]), min(column[1].stop, key_grad[1])
+        if begin < end:
+            part = slice(begin - column[1].start, end - column[1].start)
+            grad_keys[column[0], begin:end].baddbmm_(grad[..., part].transpose(1, 2), query)
+    return grads

@@ -5,14 +5,14 @@ similarities of a tile in one kernel, in the dtype of the inputs, and leaves bot
 device's own matrix multiplication. It has no atomic additions: results are the same in every run.
 """
 
-from typing import Any, Tuple
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from . import triton_kernels as kernels
 from .problem import Inputs, Plan, in_parts
+from .recomputed import Results, recomputed_lse, zero_grads
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 # Queries and keys of a block on the chip, and the slice of their dimension that is loaded at once.
@@ -23,7 +23,7 @@ _BLOCK_D_FLOAT32 = 32
 GRADIENT_TILE = (2048, 8192)
 
 
-def fused_lse(inputs: Inputs, plan: Plan) -> Tuple[Tensor, Tensor]:
+def fused_lse(inputs: Inputs, plan: Plan) -> Results:
     """See :func:`trime_fairseq.memory.memory_lse`.
 
     Raises:
@@ -32,10 +32,7 @@ def fused_lse(inputs: Inputs, plan: Plan) -> Tuple[Tensor, Tensor]:
     if inputs.queries.dtype not in DTYPES:
         raise ValueError(f"impl='triton' takes float16, bfloat16 and float32, not {inputs.queries.dtype}")
     inputs = Inputs(*(tensor.contiguous() for tensor in inputs))
-    if not (torch.is_grad_enabled() and (inputs.queries.requires_grad or inputs.keys.requires_grad)):
-        return _forward(inputs, plan)
-    result: Tuple[Tensor, Tensor] = _FusedLSE.apply(*inputs, plan)  # type: ignore[no-untyped-call]
-    return result
+    return recomputed_lse(inputs, plan, _forward, _backward)
 
 
 def _blocks(dtype: torch.dtype, num_queries: int) -> Tuple[int, int, int]:
@@ -44,7 +41,7 @@ def _blocks(dtype: torch.dtype, num_queries: int) -> Tuple[int, int, int]:
     return rows, _BLOCK_N, _BLOCK_D_FLOAT32 if dtype == torch.float32 else _BLOCK_D
 
 
-def _forward(inputs: Inputs, plan: Plan) -> Tuple[Tensor, Tensor]:
+def _forward(inputs: Inputs, plan: Plan) -> Results:
     queries, keys, query_targets, key_tokens = inputs
     visibility = plan.visibility
     parts = visibility.repeats
@@ -61,63 +58,37 @@ def _forward(inputs: Inputs, plan: Plan) -> Tuple[Tensor, Tensor]:
     return all_lse, positive_lse
 
 
-class _FusedLSE(torch.autograd.Function):
-    """See :func:`fused_lse`. Saves only its inputs and the two results."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, queries: Tensor, keys: Tensor, query_targets: Tensor, key_tokens: Tensor, plan: Plan
-    ) -> Tuple[Tensor, Tensor]:
-        inputs = Inputs(queries, keys, query_targets, key_tokens)
-        results = _forward(inputs, plan)
-        ctx.save_for_backward(*inputs, *results)
-        ctx.plan = plan
-        return results
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_all: Tensor, grad_positive: Tensor) -> Tuple[Any, ...]:
-        queries, keys, query_targets, key_tokens, all_lse, positive_lse = ctx.saved_tensors
-        plan: Plan = ctx.plan
-        parts = plan.visibility.repeats
-        num_queries, num_keys = queries.size(0) // parts, keys.size(0) // parts
-        grads = [
-            torch.zeros_like(tensor, dtype=torch.float32) if wanted else None
-            for tensor, wanted in zip((queries, keys), ctx.needs_input_grad)
-        ]
-        grad_queries, grad_keys = (None if grad is None else in_parts(parts, grad)[0] for grad in grads)
-        query_rows, key_rows = in_parts(parts, queries, keys)
-        # fairseq's loss scale must not overflow half precision, so the gradient is taken relative to the
-        # largest one of a row, which stays on the device.
-        rows = torch.stack([grad_all, grad_positive]).float().contiguous()
-        unit = rows.abs().amax().clamp_min(torch.finfo(torch.float32).tiny)
-        factor = unit * plan.scale
-        all_lse, positive_lse = (
-            lse.masked_fill(lse == -torch.inf, torch.inf) for lse in (all_lse, positive_lse)
-        )
-        bm, bn, bd = _blocks(queries.dtype, num_queries)
-        for tile in plan.visibility.tiles(num_keys, plan.size):
-            (shared, row), (_, column) = tile.row, tile.column
-            shape = (shared.stop - shared.start, row.stop - row.start, column.stop - column.start)
-            gradient = queries.new_empty(shape)
-            grid = (-(-shape[1] // bm), -(-shape[2] // bn), shape[0])
-            kernels.gradient[grid](
-                queries, keys, query_targets, key_tokens, plan.visibility.rows_on(queries.device),
-                all_lse, positive_lse, rows[0], rows[1], unit, gradient,
-                plan.scale, num_queries, num_keys, queries.size(1), shared.start,
-                row.start, row.stop, column.start, column.stop, bm, bn, bd,
-            )  # fmt: skip
-            if grad_queries is not None:
-                grad_queries[tile.row] += torch.bmm(gradient, key_rows[tile.column]).float()
-            begin, end = max(column.start, plan.key_grad[0]), min(column.stop, plan.key_grad[1])
-            if grad_keys is not None and begin < end:
-                wanted = gradient[..., begin - column.start : end - column.start]
-                grad_keys[shared, begin:end] += torch.bmm(
-                    wanted.transpose(1, 2), query_rows[tile.row]
-                ).float()
-        return (
-            *(None if grad is None else (grad * factor).to(queries.dtype) for grad in grads),
-            None,
-            None,
-            None,
-        )
+def _backward(
+    inputs: Inputs, results: Results, upstream: Results, plan: Plan, wanted: Tuple[bool, bool]
+) -> Tuple[Optional[Tensor], Optional[Tensor]]:
+    queries, keys, query_targets, key_tokens = inputs
+    all_lse, positive_lse = results
+    parts = plan.visibility.repeats
+    num_queries, num_keys = queries.size(0) // parts, keys.size(0) // parts
+    grads = zero_grads(inputs, wanted, torch.float32)
+    grad_queries, grad_keys = (None if grad is None else in_parts(parts, grad)[0] for grad in grads)
+    query_rows, key_rows = in_parts(parts, queries, keys)
+    # fairseq's loss scale must not overflow half precision, so the gradient is taken relative to the largest
+    # one of a row, which stays on the device.
+    rows = torch.stack(upstream).float()
+    unit = rows.abs().amax().clamp_min(torch.finfo(torch.float32).tiny)
+    bm, bn, bd = _blocks(queries.dtype, num_queries)
+    for tile in plan.visibility.tiles(num_keys, plan.size):
+        (shared, row), (_, column) = tile.row, tile.column
+        shape = (shared.stop - shared.start, row.stop - row.start, column.stop - column.start)
+        gradient = queries.new_empty(shape)
+        grid = (-(-shape[1] // bm), -(-shape[2] // bn), shape[0])
+        kernels.gradient[grid](
+            queries, keys, query_targets, key_tokens, plan.visibility.rows_on(queries.device),
+            all_lse, positive_lse, rows[0], rows[1], unit, gradient,
+            plan.scale, num_queries, num_keys, queries.size(1), shared.start,
+            row.start, row.stop, column.start, column.stop, bm, bn, bd,
+        )  # fmt: skip
+        if grad_queries is not None:
+            grad_queries[tile.row] += torch.bmm(gradient, key_rows[tile.column]).float()
+        begin, end = max(column.start, plan.key_grad[0]), min(column.stop, plan.key_grad[1])
+        if grad_keys is not None and begin < end:
+            part = gradient[..., begin - column.start : end - column.start]
+            grad_keys[shared, begin:end] += torch.bmm(part.transpose(1, 2), query_rows[tile.row]).float()
+    queries_grad, keys_grad = (None if grad is None else grad.mul_(unit * plan.scale) for grad in grads)
+    return queries_grad, keys_grad
