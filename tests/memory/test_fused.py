@@ -97,6 +97,17 @@ def test_tiles_of_backward_and_keys_without_gradient(tile):
     agrees(memories("consecutive"), torch.float32, tile=tile, key_grad=(60, 190))
 
 
+def test_many_keys_are_split_among_programs():
+    """Over three splits of keys, of which the middle one is skipped by all queries of a block, and one row
+    sees nothing of the last."""
+    problem, _ = random_problem(5, 1, 20, 4500, 8, types=50)
+    begin = torch.full((20,), 30)
+    end = torch.full((20,), 4480)
+    begin[0], end[1], end[2] = 4400, 1000, 0
+    problem["visibility"] = Visibility(begin, end, torch.full((20,), 2040), torch.full((20,), 4100))
+    agrees(problem, torch.float32)
+
+
 def test_wide_heads():
     agrees(memories("all segments", dimension=1100), torch.float32)
 

@@ -1,20 +1,20 @@
 """The chunked implementation of :func:`trime_fairseq.memory.memory_lse`."""
 
 import math
-from typing import Optional, Tuple
+from typing import Tuple
 
 import torch
 from torch import Tensor
 
 from .problem import Inputs, Plan, accumulation_dtype, in_parts
-from .recomputed import Results, recomputed_lse, zero_grads
+from .products import similarities
+from .recomputed import Implementation, Results, recomputed_lse
 from .tiling import Tile
-from .visibility import Visibility
 
 
 def chunked_lse(inputs: Inputs, plan: Plan) -> Results:
     """See :func:`trime_fairseq.memory.memory_lse`."""
-    return recomputed_lse(inputs, plan, _forward, _backward)
+    return recomputed_lse(inputs, plan, Implementation(_forward, _gradient))
 
 
 def _gather_positives(similarity: Tensor) -> bool:
@@ -52,62 +52,37 @@ def _add_positive_grad(
     grad.view(-1)[place] += value.mul_(upstream.reshape(-1)[row])
 
 
-def _similarity(tile: Tile, query: Tensor, key: Tensor, visibility: Visibility) -> Tensor:
-    """[parts, queries, keys]; -inf where hidden."""
-    similarity = torch.bmm(query, key.transpose(1, 2))
+def _scores(inputs: Inputs, plan: Plan, tile: Tile) -> Tuple[Tensor, Tensor]:
+    """Of a tile: scaled similarities, -inf where hidden, and which keys have the target of the query, visible
+    or not; [parts, queries, keys] each."""
+    queries, keys, query_targets, key_tokens = inputs
+    row, column = tile.row, tile.column
+    similarity = similarities(queries[row], keys[column], plan.scale)
     if tile.masked:
-        hidden = visibility.hidden(tile.row[1], tile.column[1], query.device)
-        similarity.masked_fill_(hidden, -math.inf)
-    return similarity
+        similarity.masked_fill_(plan.visibility.hidden(row[1], column[1], queries.device), -math.inf)
+    positive = key_tokens[column].unsqueeze(1) == query_targets[row].unsqueeze(-1)
+    return similarity, positive
 
 
 def _forward(inputs: Inputs, plan: Plan) -> Results:
-    queries, keys, query_targets, key_tokens = inputs
-    visibility = plan.visibility
-    dtype = accumulation_dtype(queries.dtype)
-    all_lse, positive_lse = queries.new_full((2, queries.size(0)), -math.inf, dtype=dtype)
-    queries, keys, query_targets, key_tokens, every, positives = in_parts(
-        visibility.repeats, queries, keys, query_targets, key_tokens, all_lse, positive_lse
-    )
-    for tile in visibility.tiles(keys.size(1), plan.size):
-        row, column = tile.row, tile.column
-        query, key = queries[row].to(dtype) * plan.scale, keys[column].to(dtype)
-        similarity = _similarity(tile, query, key, visibility)
+    dtype, parts = accumulation_dtype(inputs.queries.dtype), plan.visibility.repeats
+    results = inputs.queries.new_full((2, inputs.queries.size(0)), -math.inf, dtype=dtype)
+    every, positives = in_parts(parts, *results)
+    inputs = Inputs(*in_parts(parts, *inputs))
+    for tile in plan.visibility.tiles(inputs.keys.size(1), plan.size):
+        similarity, positive = _scores(inputs, plan, tile)
         tile_all = similarity.logsumexp(-1)
-        positive = key_tokens[column].unsqueeze(1) == query_targets[row].unsqueeze(-1)
         tile_positive = _positive_lse(similarity, positive)
         if not tile.first:
-            tile_all = torch.logaddexp(every[row], tile_all)
-            tile_positive = torch.logaddexp(positives[row], tile_positive)
-        every[row], positives[row] = tile_all, tile_positive
-    return all_lse, positive_lse
+            tile_all = torch.logaddexp(every[tile.row], tile_all)
+            tile_positive = torch.logaddexp(positives[tile.row], tile_positive)
+        every[tile.row], positives[tile.row] = tile_all, tile_positive
+    return results[0], results[1]
 
 
-def _backward(
-    inputs: Inputs, results: Results, upstream: Results, plan: Plan, wanted: Tuple[bool, bool]
-) -> Tuple[Optional[Tensor], Optional[Tensor]]:
-    visibility, scale, size, key_grad = plan
-    dtype = results[0].dtype
-    grads = zero_grads(inputs, wanted, dtype)
-    queries, keys, query_targets, key_tokens, all_lse, positive_lse, grad_all, grad_positive = in_parts(
-        visibility.repeats, *inputs, *results, *upstream
-    )
-    grad_queries, grad_keys = (
-        None if grad is None else in_parts(visibility.repeats, grad)[0] for grad in grads
-    )
-    for tile in visibility.tiles(keys.size(1), size):
-        row, column = tile.row, tile.column
-        query, key = queries[row].to(dtype) * scale, keys[column].to(dtype)
-        similarity = _similarity(tile, query, key, visibility)
-        grad = (similarity - all_lse[row].unsqueeze(-1)).exp_().mul_(grad_all[row].unsqueeze(-1))
-        positive = key_tokens[column].unsqueeze(1) == query_targets[row].unsqueeze(-1)
-        _add_positive_grad(grad, similarity, positive, positive_lse[row], grad_positive[row])
-        if grad_queries is not None:
-            grad_queries[row].baddbmm_(grad, key, alpha=scale)
-        if grad_keys is None:
-            continue
-        begin, end = max(column[1].start, key_grad[0]), min(column[1].stop, key_grad[1])
-        if begin < end:
-            part = slice(begin - column[1].start, end - column[1].start)
-            grad_keys[column[0], begin:end].baddbmm_(grad[..., part].transpose(1, 2), query)
-    return grads
+def _gradient(inputs: Inputs, results: Results, upstream: Results, plan: Plan, tile: Tile) -> Tensor:
+    similarity, positive = _scores(inputs, plan, tile)
+    all_lse, positive_lse, grad_all, grad_positive = (t[tile.row] for t in (*results, *upstream))
+    grad = (similarity - all_lse.unsqueeze(-1)).exp_().mul_(grad_all.unsqueeze(-1))
+    _add_positive_grad(grad, similarity, positive, positive_lse, grad_positive)
+    return grad

@@ -2,11 +2,13 @@
 
 import math
 from contextlib import nullcontext
+from functools import cache
 from typing import Any, ContextManager, Optional, Tuple
 
 import torch
 from torch import Tensor
 
+from .choice import fused_is_faster
 from .chunked import chunked_lse
 from .problem import Inputs, Plan, accumulation_dtype
 from .visibility import Visibility
@@ -50,7 +52,8 @@ def memory_lse(
         scale: factor of the dot products, 1 / (sqrt(d) * tau).
         key_grad: the range [begin, end) of keys that get a gradient, by default all. Keys gathered from
             other devices have none, and it is not computed for them.
-        impl: ``chunked``, ``triton``, ``naive`` (the two lines above: for tests and baselines) or ``auto``.
+        impl: ``chunked``, ``triton``, ``naive`` (the two lines above: for tests and baselines) or ``auto``:
+            on CUDA ``triton`` if it is faster there (:mod:`trime_fairseq.memory.choice`), else ``chunked``.
         tile: queries and keys per tile of the chunked implementation, and of Triton's backward; (0, 0)
             chooses by device.
 
@@ -63,17 +66,29 @@ def memory_lse(
     """
     inputs = Inputs(queries, keys, query_targets, key_tokens)
     _check(inputs, visibility, key_grad, impl)
-    default = _TILE.get(queries.device.type, _TILE["cuda"])
-    if impl == "triton":
-        default = _fused().GRADIENT_TILE
-    size = (tile[0] or default[0], tile[1] or default[1])
-    plan = Plan(visibility, scale, size, key_grad or (0, keys.size(0)))
+    size = _TILE.get(queries.device.type, _TILE["cuda"])
+    plan = Plan(visibility, scale, (tile[0] or size[0], tile[1] or size[1]), key_grad or (0, keys.size(0)))
     # Under autocast the products below would be rounded to half precision.
     with _without_autocast(queries.device.type):
-        if impl == "triton":
-            results: Tuple[Tensor, Tensor] = _fused().fused_lse(inputs, plan)
-            return results
-        return _naive(inputs, plan) if impl == "naive" else chunked_lse(inputs, plan)
+        if impl == "naive":
+            return _naive(inputs, plan)
+        if impl == "triton" or (impl == "auto" and queries.is_cuda and _has_fused(queries.dtype)):
+            fused = _fused()
+            size = fused.GRADIENT_TILE
+            fused_plan = plan._replace(size=(tile[0] or size[0], tile[1] or size[1]))
+            if impl == "triton" or fused_is_faster(inputs, plan, fused.fused_lse, fused_plan):
+                results: Tuple[Tensor, Tensor] = fused.fused_lse(inputs, fused_plan)
+                return results
+        return chunked_lse(inputs, plan)
+
+
+@cache
+def _has_fused(dtype: torch.dtype) -> bool:
+    """Whether there are kernels for a dtype."""
+    try:
+        return dtype in _fused().DTYPES
+    except ValueError:
+        return False
 
 
 def _fused() -> Any:

@@ -53,29 +53,6 @@ def share_between_parts(blocks: List[QueryBlock], parts: int, tile_size: int) ->
     return tiles
 
 
-def block_bounds(rows: NDArray[np.int64], num_keys: int, size: int) -> NDArray[np.int32]:
-    """For blocks of ``size`` queries, the last one may be shorter: the first key that one of them sees, the
-    last + 1, and the keys [begin, end) that all of them skip.
-
-    Args:
-        rows: begin, end, skip_begin, skip_end of each query, shape [4, N], N > 0.
-        num_keys: number of keys M; intervals are clipped to [0, M).
-
-    Returns:
-        int32 [4, blocks]; where no query of a block sees a key, the first two are 0.
-    """
-    begin, end, skip_begin, skip_end = np.clip(rows, 0, num_keys)
-    blind = end <= begin
-    starts = np.arange(0, begin.size, size)
-    low = np.minimum.reduceat(np.where(blind, num_keys, begin), starts)
-    high = np.maximum.reduceat(np.where(blind, 0, end), starts)
-    # What a query sees nothing of it skips.
-    gap_begin = np.maximum.reduceat(np.where(blind, 0, skip_begin), starts)
-    gap_end = np.minimum.reduceat(np.where(blind, num_keys, skip_end), starts)
-    low = np.minimum(low, high)
-    return np.stack([low, high, gap_begin, np.maximum(gap_begin, gap_end)]).astype(np.int32)
-
-
 def plan_blocks(rows: NDArray[np.int64], num_keys: int, query_block: int, key_block: int) -> List[QueryBlock]:
     """Blocks of at most ``query_block`` queries with tiles of at most ``key_block`` keys.
 

@@ -6,7 +6,7 @@ from typing import Dict, List, Optional, Tuple
 import torch
 from torch import Tensor
 
-from .tiling import Tile, block_bounds, plan_blocks, share_between_parts
+from .tiling import Tile, plan_blocks, share_between_parts
 
 # Masks up to this size are kept: the mask of a short segment costs as much as its similarities.
 _KEPT_MASK = 2**17
@@ -51,7 +51,6 @@ class Visibility:
         self.repeats = repeats
         self._rows = torch.stack(rows)
         self._on_device: Dict[torch.device, Tensor] = {}
-        self._bounds: Dict[Tuple[int, int, torch.device], Tensor] = {}
         self._masks: Dict[Tuple[int, int, int, int, torch.device], Tensor] = {}
         self._plans: Dict[Tuple[int, Tuple[int, int]], List[Tile]] = {}
 
@@ -137,15 +136,6 @@ class Visibility:
         if device not in self._on_device:
             self._on_device[device] = self._rows.int().to(device, non_blocking=True)
         return self._on_device[device]
-
-    def block_bounds(self, keys_per_part: int, size: int, device: torch.device) -> Tensor:
-        """For blocks of ``size`` queries of a part, int32 [4, blocks] on a device: see
-        :func:`trime_fairseq.memory.tiling.block_bounds`."""
-        place = (keys_per_part, size, device)
-        if place not in self._bounds:
-            bounds = block_bounds(self._rows.numpy(), keys_per_part, size)
-            self._bounds[place] = torch.from_numpy(bounds).to(device, non_blocking=True)
-        return self._bounds[place]
 
     def hidden(self, queries: slice, keys: slice, device: torch.device) -> Tensor:
         """True where a key of a tile must not be seen: bool [queries, keys], the same for all parts."""

@@ -1,0 +1,41 @@
+"""Products of tiles of queries and keys, summed in float32 (float64 for float64) whatever their dtype."""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from .problem import accumulation_dtype
+
+
+def similarities(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
+    """scale * <q, k>, [parts, queries, keys], of queries [parts, queries, d] and keys [parts, keys, d]."""
+    dtype = accumulation_dtype(queries.dtype)
+    if _gives_its_sums(queries.device, queries.dtype):
+        return torch.bmm(queries, keys.transpose(1, 2), out_dtype=dtype).mul_(scale)
+    return torch.bmm(queries.to(dtype) * scale, keys.to(dtype).transpose(1, 2))
+
+
+def add_product(total: Tensor, first: Tensor, second: Tensor) -> None:
+    """Adds ``first @ second``, a batch of matrices each, to ``total``, which is of the dtype of the sums.
+
+    ``first`` is rounded to the dtype of ``second`` where that lets the device's fast products be used.
+    """
+    if _gives_its_sums(second.device, second.dtype):
+        total += torch.bmm(first.to(second.dtype), second, out_dtype=total.dtype)
+    else:
+        total.baddbmm_(first.to(total.dtype), second.to(total.dtype))
+
+
+@cache
+def _gives_its_sums(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether products of a half precision give the float32 sums that they make, as on CUDA since
+    PyTorch 2.8. Where not, the factors are made float32 first: exact as well, but many times slower."""
+    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
+        return False
+    tile = torch.zeros(1, 16, 16, dtype=dtype, device=device)
+    try:
+        product = torch.bmm(tile, tile.transpose(1, 2), out_dtype=torch.float32)
+    except (TypeError, RuntimeError):
+        return False
+    return bool(product.dtype == torch.float32)
