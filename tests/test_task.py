@@ -1,5 +1,6 @@
 """Batches of an evaluation, as the task makes them."""
 
+import numpy as np
 import pytest
 
 from tests.commands import REFERENCE
@@ -81,6 +82,17 @@ def test_one_process_validates_what_several_trained(task, monkeypatch, caplog):
             )
         assert iterator.dataset.group_size == devices
         assert ("raise --max-tokens" in caplog.text) == (devices < 4)
+
+
+@pytest.mark.parametrize("devices_per_memory", [None, 1])
+def test_targets_are_on_the_host_whatever_the_order(task, monkeypatch, devices_per_memory):
+    monkeypatch.setattr(task, "_devices_per_memory", devices_per_memory)
+    iterator = task.get_batch_iterator(task.dataset("valid"), max_tokens=512, max_positions=128)
+    batches = list(iterator.next_epoch_itr(shuffle=False))
+    assert batches
+    for batch in batches:
+        assert isinstance(batch["host_target"], np.ndarray)
+        assert batch["host_target"].tolist() == batch["target"].tolist()
 
 
 def test_iterators_are_kept_as_fairseq_keeps_them(task, monkeypatch):

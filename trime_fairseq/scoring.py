@@ -25,13 +25,12 @@ from .memories import (
     neighbor_log_prob,
 )
 from .memory import (
-    adaptive_token_scores,
     interpolate,
     memory_mass,
-    plain_token_scores,
     positive_share,
     trime_log_prob,
 )
+from .models.output import run_decoder, token_scores
 from .models.representation import RepresentationTap
 from .recall import RecallSample
 from .recording import KeyRecorder
@@ -174,27 +173,23 @@ class TrimeScorer:
         model.eval()
         decoder = model.decoder
         with RepresentationTap(decoder, self.settings.knn_keytype) as tap:
-            features = model(**sample["net_input"], features_only=True)[0]
-        evaluated, targets = _targets(sample, features.device)
-        token_lse, target_logit = self._token_scores(decoder, _rows(features)[evaluated], targets)
+            output, is_features = run_decoder(model, sample["net_input"])
+        evaluated, targets = _targets(sample, output.device)
+        scores = self._token_scores(decoder, _rows(output)[evaluated], is_features, targets)
+        token_lse, target_logit = scores
         settings = self.settings
         if not (settings.joint_memory or settings.searches or self.extras.recorder is not None):
             return None, token_lse, target_logit
-        keys = _rows(tap.representation(features))
+        keys = _rows(tap.representation(output if is_features else None))
         return Batch(sample, keys, evaluated, keys[evaluated], targets), token_lse, target_logit
 
-    def _token_scores(self, decoder: Any, features: Tensor, targets: Tensor) -> Tuple[Tensor, Tensor]:
+    def _token_scores(
+        self, decoder: Any, outputs: Tensor, is_features: bool, targets: Tensor
+    ) -> Tuple[Tensor, Tensor]:
         chunks = []
         size = min(self.softmax_batch, len(targets))
-        for feature, target in zip(features.split(size), targets.split(size)):
-            if decoder.adaptive_softmax is not None:
-                chunks.append(
-                    adaptive_token_scores(
-                        decoder.adaptive_softmax, feature, target, self._uncharged_tail_index
-                    )
-                )
-            else:
-                chunks.append(plain_token_scores(decoder.output_layer(feature), target))
+        for output, target in zip(outputs.split(size), targets.split(size)):
+            chunks.append(token_scores(decoder, output, is_features, target, self._uncharged_tail_index))
         if len(chunks) == 1:
             return chunks[0]
         token_lse, target_logit = zip(*chunks)

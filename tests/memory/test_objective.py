@@ -12,10 +12,13 @@ from tests import oracle
 from trime_fairseq.memory import (
     LongTermMemory,
     adaptive_token_scores,
+    linear_token_scores,
     memory_mass,
     plain_token_scores,
     positive_share,
+    token_scores,
     trime_log_prob,
+    vocabulary,
 )
 
 rows = st.lists(st.floats(-30, 30), min_size=2, max_size=6)
@@ -85,8 +88,51 @@ def test_uncharged_tail_index_is_what_adaptive_loss_computes(softmax):
     assert (b != charged).nonzero().squeeze(1).tolist() == [11, 31]
 
 
+def test_targets_on_the_host_change_nothing(softmax):
+    features, target = torch.randn(50, 8, dtype=torch.float64), torch.randint(60, (50,))
+    expected = adaptive_token_scores(softmax, features, target)
+    found = adaptive_token_scores(softmax, features, target, host_target=target.numpy())
+    assert all(torch.equal(*pair) for pair in zip(found, expected))
+    # A batch without words of the tails.
+    target = target % 10
+    found = adaptive_token_scores(softmax, features, target, host_target=target.numpy())
+    torch.testing.assert_close(found[0], expected[0])
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("chunk", [1, 40, 10**6])
+def test_linear_scores_in_slices_of_the_vocabulary(monkeypatch, chunk, with_bias):
+    monkeypatch.setattr(token_scores, "_MOST_KEPT", 0)
+    monkeypatch.setattr(vocabulary, "_CHUNK", chunk)
+    inputs = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((7, 3), (19, 3))]
+    inputs += [torch.randn(19, dtype=torch.float64, requires_grad=True)] if with_bias else [None]
+    target = torch.tensor([0, 18, 3, 3, 7, 11, 5])
+    logits = torch.nn.functional.linear(*inputs)
+    expected = (logits.logsumexp(1), logits.gather(1, target.unsqueeze(1)).squeeze(1))
+    torch.testing.assert_close(linear_token_scores(*inputs, target), expected)
+    assert torch.autograd.gradcheck(lambda *inputs: linear_token_scores(*inputs, target), inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_linear_scores_survive_a_loss_scale_in_half_precision(monkeypatch, dtype):
+    """2**17 times a probability overflows float16, where the gradients themselves do not."""
+    monkeypatch.setattr(token_scores, "_MOST_KEPT", 0)
+    monkeypatch.setattr(vocabulary, "_CHUNK", 64)
+    inputs = [(0.01 * torch.randn(*shape)).to(dtype).requires_grad_() for shape in ((9, 4), (30, 4))]
+    exact = [tensor.detach().double().requires_grad_() for tensor in inputs]
+    for features, weight in (inputs, exact):
+        a, b = linear_token_scores(features, weight, None, torch.arange(9))
+        (2.0**17 * (a - b).sum()).backward()
+    for tensor, truth in zip(inputs, exact):
+        assert tensor.grad.dtype == dtype
+        tolerance = 1e-2 * truth.grad.abs().max().item()
+        torch.testing.assert_close(tensor.grad.double(), truth.grad, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("chunk", [1, 100, 10**6])
 @pytest.mark.parametrize("adaptive", [True, False])
-def test_gradients_of_token_scores(softmax, adaptive):
+def test_gradients_of_token_scores(monkeypatch, softmax, adaptive, chunk):
+    monkeypatch.setattr(vocabulary, "_CHUNK", chunk)
     features = torch.randn(7, 8, dtype=torch.float64, requires_grad=True)
     target = torch.tensor([0, 9, 11, 29, 31, 59, 12])
     projection = torch.randn(8, 60, dtype=torch.float64)
@@ -128,11 +174,13 @@ def test_long_term_memory_is_a_list_cut_from_the_front(size, steps):
         assert memory.keys[:, 2].tolist() == expected
 
 
-def test_long_term_memory_does_not_grow():
-    memory = LongTermMemory(100)
+def test_long_term_memory_is_allocated_once():
+    memory, buffers = LongTermMemory(100), set()
     for _ in range(50):
         memory.append(torch.zeros(32, 2), torch.zeros(32, dtype=torch.int64))
         memory.forget()
-    assert memory._keys.shape == (2 * 100 + 32, 2)
+        buffers.add((memory._keys.data_ptr(), memory._tokens.data_ptr()))
+    assert len(buffers) == 1
+    assert memory._keys.shape == (2 * (100 + 32), 2)
     with pytest.raises(ValueError, match="positive size"):
         LongTermMemory(0)

@@ -2,13 +2,13 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Dict, NamedTuple, Tuple
+from typing import Any, Callable, Dict, NamedTuple, Tuple
 
 import torch
 from torch import Tensor
 
 from ..data import TrainingOrder
-from ..memory import Visibility, gather_memory
+from ..memory import Visibility, start_gather
 from .trime_criterion import Memory, TrimeCriterion, TrimeCriterionConfig
 
 
@@ -73,7 +73,7 @@ class SharedMemoryCriterion(TrimeCriterion):
     def visibility(self, layout: Layout) -> Visibility:
         """What each position of the batch sees of the group's keys."""
 
-    def memory(self, representation: Tensor, target: Tensor, sample: Dict[str, Any]) -> Memory:
+    def memory(self, representation: Tensor, target: Tensor, sample: Dict[str, Any]) -> Callable[[], Memory]:
         lengths, counts = tuple(sample["layout"]["lengths"]), tuple(sample["layout"]["counts"])
         place, (rows, width) = sample["layout"]["place"], target.shape
         if sum(lengths) == rows * width:
@@ -82,7 +82,13 @@ class SharedMemoryCriterion(TrimeCriterion):
             keys = torch.cat([row[:length] for row, length in zip(representation, lengths)])
             tokens = torch.cat([row[:length] for row, length in zip(target, lengths)])
         lengths += (0,) * (rows - len(lengths))  # --pad-to-fixed-bsz adds rows of padding
-        gathered = gather_memory(keys, tokens, counts, place, self.gather_grad)
+        gathered = start_gather(keys, tokens, counts, place, self.gather_grad)
         before, total = sum(counts[:place]), sum(counts)
         layout = Layout(width, lengths, before, total, sample["layout"]["number"])
-        return Memory(gathered.keys, gathered.tokens, self.visibility(layout), gathered.key_grad)
+        visibility = self.visibility(layout)
+
+        def memory() -> Memory:
+            keys, tokens, key_grad = gathered()
+            return Memory(keys, tokens, visibility, key_grad)
+
+        return memory

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from fairseq import utils
 from fairseq.criterions import FairseqCriterion
@@ -13,13 +13,12 @@ from torch import Tensor
 
 from ..memory import (
     Visibility,
-    adaptive_token_scores,
     memory_lse,
     memory_mass,
-    plain_token_scores,
     positive_share,
     trime_log_prob,
 )
+from ..models.output import run_decoder, token_scores
 from ..models.representation import KEY_TYPES, RepresentationTap
 
 # The other backends average gradients in a wrapper that expects every parameter to be used inside
@@ -87,8 +86,8 @@ class TrimeCriterion(FairseqCriterion):
         self.uncharged_tail_index = None if cfg.exact_tails else self.padding_idx
         self.sentence_avg = cfg.sentence_avg
 
-    def memory(self, representation: Tensor, target: Tensor, sample: Dict[str, Any]) -> Memory:
-        """The memory of a batch.
+    def memory(self, representation: Tensor, target: Tensor, sample: Dict[str, Any]) -> Callable[[], Memory]:
+        """The memory of a batch, once the function that is returned is called.
 
         Args:
             representation: g(c), [B, L, d], with its gradient.
@@ -106,27 +105,29 @@ class TrimeCriterion(FairseqCriterion):
         """Loss in nats, summed or (not ``reduce``) per token [B * L] with 0 at padding; the number of
         tokens, or of sentences with ``--sentence-avg``; sums over the batch for the log."""
         with RepresentationTap(model.decoder, self.knn_keytype) as tap:
-            net_output = model(**sample["net_input"])
-        target = model.get_targets(sample, net_output)
-        padding = target.reshape(-1).eq(self.padding_idx)
-        output = net_output[0]
-        flat_output, flat_target = output.reshape(-1, output.size(-1)), target.reshape(-1)
-        adaptive_softmax = getattr(model.decoder, "adaptive_softmax", None)
-        if adaptive_softmax is not None:
-            scores = adaptive_token_scores(
-                adaptive_softmax, flat_output, flat_target, self.uncharged_tail_index
-            )
-        else:
-            scores = plain_token_scores(flat_output, flat_target)
-        token_lse, target_logit = scores
-
+            output, is_features = run_decoder(model, sample["net_input"])
+        target = sample["target"]
+        flat_target = target.reshape(-1)
+        padding = flat_target.eq(self.padding_idx)
+        # In warm-up the memory is not even computed: it runs at the speed of plain training.
+        warming_up = self.training and self._warming_up()
+        if not warming_up:
+            representation = tap.representation(output if is_features else None)
+            # Keys travel between devices while the token softmax is computed.
+            memory_when_there = self.memory(representation, target, sample)
+        host_target = sample.get("host_target")
+        token_lse, target_logit = token_scores(
+            model.decoder,
+            output.reshape(-1, output.size(-1)),
+            is_features,
+            flat_target,
+            self.uncharged_tail_index,
+            None if host_target is None else host_target.reshape(-1),
+        )
         loss = (token_lse - target_logit).masked_fill(padding, 0.0)
         sums = {"ori_loss": loss.detach().sum()}
-        # In warm-up the memory is not even computed: it runs at the speed of plain training.
-        if not (self.training and self._warming_up()):
-            features = output if adaptive_softmax is not None else None
-            representation = tap.representation(features)
-            memory = self.memory(representation, target, sample)
+        if not warming_up:
+            memory = memory_when_there()
             queries = representation.reshape(-1, representation.size(-1))
             all_lse, positive_lse = memory_lse(
                 queries,

@@ -3,6 +3,7 @@
 from .batch_plan import PlannedBatches, deal_out
 from .binarised import text_files_hash
 from .context_window import ContextWindowDataset
+from .host_targets import HostTargets
 from .predefined import read_predefined
 from .segments import export_segments
 from .text_order import consecutive_batches, contiguous_shard, keep_short_enough
@@ -10,6 +11,7 @@ from .training_order import TrainingOrder, planned_iterator
 
 __all__ = [
     "ContextWindowDataset",
+    "HostTargets",
     "PlannedBatches",
     "TrainingOrder",
     "consecutive_batches",

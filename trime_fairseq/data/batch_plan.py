@@ -5,6 +5,7 @@ from typing import Any, Dict, List, Sequence
 import torch
 from fairseq.data import FairseqDataset
 
+from .host_targets import with_host_target
 from .text_order import contiguous_shard
 
 
@@ -45,7 +46,8 @@ def deal_out(batches: Sequence[List[int]], world_size: int, group_size: int) -> 
 class PlannedBatches(FairseqDataset):
     """A dataset whose items are the batches of a plan, each with its place among those of its group.
 
-    Beside what fairseq's collater gives, a sample holds ``layout``, plain numbers on the CPU: ``lengths``,
+    Beside what fairseq's collater gives, a sample holds ``host_target``
+    (:mod:`trime_fairseq.data.host_targets`) and ``layout``, plain numbers on the CPU: ``lengths``,
     the tokens of each row; ``counts``, the tokens of each batch of the group at this step; ``place``, that
     of this batch among them; ``number``, its own in the plan. An empty batch is one row without a target:
     its rank takes part in all that the others do, and no loss, gradient or key comes of it. (fairseq would
@@ -79,6 +81,7 @@ class PlannedBatches(FairseqDataset):
         if not items:
             sample.update(ntokens=0, nsentences=0)
         first = number - number % self.group_size
+        with_host_target(sample)
         sample["layout"] = {
             "lengths": tuple(len(item["source"]) for item in items) or (0,),
             "counts": tuple(self.counts[first : first + self.group_size]),

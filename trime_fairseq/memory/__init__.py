@@ -1,11 +1,11 @@
 """The TRIME objective and its memories, in plain PyTorch (no fairseq import)."""
 
 from .fifo import LongTermMemory
-from .gather import Gathered, gather_memory
+from .gather import Gathered, gather_memory, start_gather
 from .lse import memory_lse
 from .neighbors import interpolate, neighbor_lse
 from .objective import memory_mass, positive_share, trime_log_prob
-from .token_scores import adaptive_token_scores, plain_token_scores
+from .token_scores import adaptive_token_scores, linear_token_scores, plain_token_scores
 from .visibility import Visibility
 
 __all__ = [
@@ -15,10 +15,12 @@ __all__ = [
     "adaptive_token_scores",
     "gather_memory",
     "interpolate",
+    "linear_token_scores",
     "memory_lse",
     "memory_mass",
     "neighbor_lse",
     "plain_token_scores",
     "positive_share",
+    "start_gather",
     "trime_log_prob",
 ]

@@ -8,9 +8,9 @@ from torch import Tensor
 class LongTermMemory:
     """A first-in first-out memory of keys and the tokens that followed them.
 
-    Keys are stored as they were computed. Appending copies the new keys only: the buffer has room for
-    ``2 * size`` keys and more, and the newest ``size`` are moved to its front when it is full, so the
-    cost per key does not depend on how much text has gone by.
+    Keys are stored as they were computed, in a buffer that is allocated once, at the first ``append``. It has
+    room for twice what the memory may hold; when it is full, what is kept moves to its front, so the cost per
+    key does not depend on how much text has gone by.
 
     Args:
         size: number of keys kept, M >= 1.
@@ -31,14 +31,14 @@ class LongTermMemory:
         return self._end - self._begin
 
     def append(self, keys: Tensor, tokens: Tensor) -> None:
-        """Adds keys [n, d] and their tokens int64 [n] at the end; nothing is forgotten yet."""
+        """Adds keys [n, d] and their tokens int64 [n] at the end; nothing is forgotten yet.
+
+        The buffer grows only if n is larger than ever before."""
         count = keys.size(0)
-        if self._keys is None or self._tokens is None:
-            room = 2 * self.size + count
-            self._keys = keys.new_empty(room, keys.size(1))
-            self._tokens = tokens.new_empty(room)
-        elif self._end + count > self._tokens.size(0):
-            self._move_to_front(len(self) + count)
+        if self._tokens is None or self._end + count > self._tokens.size(0):
+            self._make_room(keys, tokens)
+        assert self._keys is not None
+        assert self._tokens is not None
         self._keys[self._end : self._end + count] = keys
         self._tokens[self._end : self._end + count] = tokens
         self._end += count
@@ -59,13 +59,16 @@ class LongTermMemory:
         assert self._tokens is not None, "nothing was appended yet"
         return self._tokens[self._begin : self._end]
 
-    def _move_to_front(self, room_needed: int) -> None:
-        keys, tokens = self.keys.clone(), self.tokens.clone()
-        assert self._keys is not None
-        assert self._tokens is not None
-        if room_needed > self._tokens.size(0):
-            self._keys = keys.new_empty(2 * room_needed, keys.size(1))
-            self._tokens = tokens.new_empty(2 * room_needed)
-        self._keys[: len(keys)] = keys
-        self._tokens[: len(keys)] = tokens
-        self._begin, self._end = 0, len(keys)
+    def _make_room(self, keys: Tensor, tokens: Tensor) -> None:
+        """Moves what there is to the front of a buffer with room for the new keys and tokens."""
+        kept, needed = len(self), len(self) + keys.size(0)
+        old_keys, old_tokens = self._keys, self._tokens
+        # Twice what is held after an append: then what moves and where to do not overlap.
+        if old_tokens is None or 2 * needed > old_tokens.size(0):
+            room = 2 * max(needed, self.size + keys.size(0))
+            self._keys, self._tokens = keys.new_empty(room, keys.size(1)), tokens.new_empty(room)
+        if old_keys is not None and old_tokens is not None and self._keys is not None:
+            assert self._tokens is not None
+            self._keys[:kept] = old_keys[self._begin : self._end]
+            self._tokens[:kept] = old_tokens[self._begin : self._end]
+        self._begin, self._end = 0, kept

@@ -1,7 +1,7 @@
 """Keys and tokens of a group of devices, in one collective per step."""
 
 from functools import cache
-from typing import Any, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, NamedTuple, Optional, Tuple
 
 import torch
 import torch.distributed as dist
@@ -21,7 +21,15 @@ class Gathered(NamedTuple):
 def gather_memory(
     keys: Tensor, tokens: Tensor, counts: Tuple[int, ...], place: int, share_gradient: bool = False
 ) -> Gathered:
-    """The memory of the group of ``len(counts)`` consecutive ranks that this rank belongs to.
+    """:func:`start_gather` and its end at once."""
+    return start_gather(keys, tokens, counts, place, share_gradient)()
+
+
+def start_gather(
+    keys: Tensor, tokens: Tensor, counts: Tuple[int, ...], place: int, share_gradient: bool = False
+) -> Callable[[], Gathered]:
+    """The memory of the group of ``len(counts)`` consecutive ranks that this rank belongs to, once the
+    function that is returned is called: until then the device may do other things while keys travel.
 
     Every rank knows the number of keys of all (batches are planned alike on all of them), so no sizes
     travel and nothing waits for the device. Tokens ride in the same buffer as the keys, bit by bit.
@@ -40,14 +48,24 @@ def gather_memory(
     if keys.size(0) != counts[place]:
         raise ValueError(f"{keys.size(0)} keys where the group expects {counts[place]} of rank {place}")
     if len(counts) == 1 or not any(counts):
-        return Gathered(keys, tokens, None)
+        return lambda: Gathered(keys, tokens, None)
     group = _group_of(len(counts))
-    memory, memory_tokens = _Gather.apply(  # type: ignore[no-untyped-call]
-        keys, tokens, counts, place, group, share_gradient
-    )
+    packed = _pack(keys.detach(), tokens)
+    local = packed.new_zeros(max(counts), packed.size(1))
+    local[: packed.size(0)] = packed
+    everyone = local.new_empty(len(counts), *local.shape)
+    work = dist.all_gather(list(everyone.unbind(0)), local, group=group, async_op=True)
     before = sum(counts[:place])
-    key_grad = None if share_gradient else (before, before + counts[place])
-    return Gathered(memory, memory_tokens, key_grad)
+
+    def finish() -> Gathered:
+        work.wait()
+        memory, memory_tokens = _Gathered.apply(  # type: ignore[no-untyped-call]
+            keys, everyone, counts, before, group if share_gradient else None
+        )
+        key_grad = None if share_gradient else (before, before + counts[place])
+        return Gathered(memory, memory_tokens, key_grad)
+
+    return finish
 
 
 @cache
@@ -63,31 +81,19 @@ def _group_of(size: int) -> Any:
     return groups[dist.get_rank() // size]
 
 
-class _Gather(torch.autograd.Function):
-    """See :func:`gather_memory`."""
+class _Gathered(torch.autograd.Function):
+    """Makes the keys of everyone, which have arrived, a function of this rank's own."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        keys: Tensor,
-        tokens: Tensor,
-        counts: Tuple[int, ...],
-        place: int,
-        group: Any,
-        share_gradient: bool,
+        ctx: Any, keys: Tensor, everyone: Tensor, counts: Tuple[int, ...], before: int, group: Any
     ) -> Tuple[Tensor, Tensor]:
-        before = sum(counts[:place])
-        ctx.own, ctx.group = slice(before, before + counts[place]), group
-        ctx.share_gradient = share_gradient
-        width, packed = keys.size(1), _pack(keys, tokens)
-        local = packed.new_zeros(max(counts), packed.size(1))
-        local[: packed.size(0)] = packed
-        everyone = local.new_empty(len(counts), *local.shape)
-        dist.all_gather(list(everyone.unbind(0)), local, group=group)
+        ctx.own, ctx.group = slice(before, before + keys.size(0)), group
         if len(set(counts)) == 1:
             rows = everyone.flatten(0, 1)
         else:
             rows = torch.cat([part[:count] for part, count in zip(everyone, counts)])
+        width = keys.size(1)
         memory, memory_tokens = rows[:, :width], _unpack_tokens(rows[:, width:])
         ctx.mark_non_differentiable(memory_tokens)
         return memory, memory_tokens
@@ -95,14 +101,13 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Any) -> Tuple[Optional[Tensor], ...]:
-        if ctx.share_gradient:
+        if ctx.group is not None:
             dtype = grad.dtype
             # Sums over devices in half precision would lose what each of them summed in float32.
             grad = grad.float() if grad.element_size() < 4 else grad.contiguous().clone()
             dist.all_reduce(grad, group=ctx.group)
             grad = grad.to(dtype)
-        nothing: List[None] = [None] * 5
-        return (grad[ctx.own], *nothing)
+        return (grad[ctx.own], None, None, None, None)
 
 
 def _integer_like(dtype: torch.dtype) -> torch.dtype:

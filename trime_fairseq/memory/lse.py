@@ -1,9 +1,8 @@
 """The two log-sum-exps over a memory that the TRIME objective needs, without the N x M matrix."""
 
 import math
-from contextlib import nullcontext
 from functools import cache
-from typing import Any, ContextManager, Optional, Tuple
+from typing import Any, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from .choice import fused_is_faster
 from .chunked import chunked_lse
 from .problem import Inputs, Plan, accumulation_dtype
+from .products import without_autocast
 from .visibility import Visibility
 
 IMPLEMENTATIONS = ("auto", "chunked", "triton", "naive")
@@ -69,7 +69,7 @@ def memory_lse(
     size = _TILE.get(queries.device.type, _TILE["cuda"])
     plan = Plan(visibility, scale, (tile[0] or size[0], tile[1] or size[1]), key_grad or (0, keys.size(0)))
     # Under autocast the products below would be rounded to half precision.
-    with _without_autocast(queries.device.type):
+    with without_autocast(queries.device.type):
         if impl == "naive":
             return _naive(inputs, plan)
         if impl == "triton" or (impl == "auto" and queries.is_cuda and _has_fused(queries.dtype)):
@@ -98,15 +98,6 @@ def _fused() -> Any:
     except ImportError as error:
         raise ValueError(f"impl='triton' needs Triton, which is not installed: {error}") from error
     return fused
-
-
-def _without_autocast(device_type: str) -> ContextManager[Any]:
-    # Entering the context costs as much as a small product; the query by device type is of torch 2.4.
-    try:
-        enabled = torch.is_autocast_enabled(device_type)
-    except TypeError:
-        enabled = True
-    return torch.autocast(device_type=device_type, enabled=False) if enabled else nullcontext()
 
 
 def _check(inputs: Inputs, visibility: Visibility, key_grad: Optional[Tuple[int, int]], impl: str) -> None:

@@ -1,6 +1,8 @@
 """Products of tiles of queries and keys, summed in float32 (float64 for float64) whatever their dtype."""
 
+from contextlib import nullcontext
 from functools import cache
+from typing import Any, ContextManager, List, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -25,6 +27,26 @@ def add_product(total: Tensor, first: Tensor, second: Tensor) -> None:
         total += torch.bmm(first.to(second.dtype), second, out_dtype=total.dtype)
     else:
         total.baddbmm_(first.to(total.dtype), second.to(total.dtype))
+
+
+def relative_to_largest(*grads: Tensor) -> Tuple[List[Tensor], Union[Tensor, float]]:
+    """Gradients in rows relative to the largest one, and that one, which stays on the device: fairseq's loss
+    scale would overflow the half precision of :func:`add_product`."""
+    rows = torch.stack(grads)
+    unit = rows.abs().amax().clamp_min(torch.finfo(rows.dtype).tiny) if rows.numel() else 1.0
+    return list((rows / unit).unbind()), unit
+
+
+def without_autocast(device_type: str) -> ContextManager[Any]:
+    """In which products are not rounded to half precision."""
+    # Entering the context costs as much as a small product; the query by device type is of torch 2.4.
+    try:
+        enabled = torch.is_autocast_enabled(device_type)
+    except TypeError:
+        enabled = True
+    except RuntimeError:
+        enabled = False  # a device without autocast
+    return torch.autocast(device_type=device_type, enabled=False) if enabled else nullcontext()
 
 
 @cache

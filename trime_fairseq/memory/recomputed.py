@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .problem import Inputs, Plan, accumulation_dtype, in_parts
-from .products import add_product
+from .products import add_product, relative_to_largest
 from .tiling import Tile
 
 # A and P of the objective, [N] each.
@@ -80,11 +80,7 @@ def _gradients(
 ) -> Tuple[Optional[Tensor], Optional[Tensor]]:
     """Those of queries and keys, in their dtype, where they are wanted."""
     parts, dtype = plan.visibility.repeats, inputs.queries.dtype
-    # fairseq's loss scale would overflow a half precision, so gradients are taken relative to the largest
-    # one of a row, which stays on the device.
-    rows = torch.stack(upstream)
-    unit = rows.abs().amax().clamp_min(torch.finfo(rows.dtype).tiny) if rows.numel() else 1.0
-    relative = [(grad / unit).contiguous() for grad in upstream]
+    relative, unit = relative_to_largest(*upstream)
     totals = [
         torch.zeros_like(t, dtype=accumulation_dtype(dtype), memory_format=torch.contiguous_format)
         if want

@@ -1,20 +1,26 @@
 """The two token terms of the objective, a and b, for plain and for adaptive softmax."""
 
-from typing import Any, Callable, List, Optional, Protocol, Sequence, Tuple
+from typing import Callable, Optional, Protocol, Sequence, Tuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from .vocabulary import linear_lse_and_pick, lse_and_pick
+
+# Logits that are kept from forward to backward: 1 GiB in half precision.
+_MOST_KEPT = 2**29
 
 
 class AdaptiveSoftmax(Protocol):
     """What is used of :class:`fairseq.modules.AdaptiveSoftmax`."""
 
+    cutoff: Sequence[int]
     dropout_module: Callable[[Tensor], Tensor]
     head: Callable[[Tensor], Tensor]
     tail: Sequence[Callable[[Tensor], Tensor]]
-
-    def adapt_target(self, target: Tensor) -> Tuple[List[Optional[Tensor]], List[Optional[Tensor]]]: ...
 
 
 def plain_token_scores(logits: Tensor, target: Tensor) -> Tuple[Tensor, Tensor]:
@@ -27,7 +33,25 @@ def plain_token_scores(logits: Tensor, target: Tensor) -> Tuple[Tensor, Tensor]:
     Returns:
         a = logsumexp of the logits and b = logit of the target, float32 (float64 for float64) [N].
     """
-    return _lse_and_pick(logits, target)
+    return lse_and_pick(logits, target)
+
+
+def linear_token_scores(
+    features: Tensor, weight: Tensor, bias: Optional[Tensor], target: Tensor
+) -> Tuple[Tensor, Tensor]:
+    """a and b of a softmax over the whole vocabulary, with the logits ``features @ weight.T + bias``.
+
+    With many tokens and a large vocabulary the logits are never held all at once.
+
+    Args:
+        features: decoder output, [N, d].
+        weight: output embeddings, [V, d].
+        bias: [V] or None.
+        target: int64 [N].
+    """
+    if len(features) * len(weight) <= _MOST_KEPT:
+        return lse_and_pick(functional.linear(features, weight, bias), target)
+    return linear_lse_and_pick(features, weight, bias, target)
 
 
 def adaptive_token_scores(
@@ -35,6 +59,7 @@ def adaptive_token_scores(
     features: Tensor,
     target: Tensor,
     uncharged_tail_index: Optional[int] = None,
+    host_target: Optional[NDArray[np.int64]] = None,
 ) -> Tuple[Tensor, Tensor]:
     """a and b of an adaptive softmax, as the published models use it.
 
@@ -49,18 +74,25 @@ def adaptive_token_scores(
             b. The published code, like fairseq's ``adaptive_loss``, passes the padding symbol as
             ``ignore_index`` to the tails as well, and so never charges the words at cutoff + 1 for
             their place in the tail. None charges every word, which makes b - a a log-probability.
+        host_target: the same targets on the CPU, [N]. They tell which tokens belong to which tail; without
+            them the host has to wait for the device to learn how many.
 
     Returns:
         a and b, float32 (float64 for float64) of shape [N].
     """
     features = softmax.dropout_module(features)
-    (head_target, *tail_targets), tail_rows = softmax.adapt_target(target)
-    assert head_target is not None
-    token_lse, target_logit = _lse_and_pick(softmax.head(features), head_target)
-    for tail, rows, tail_target in zip(softmax.tail, tail_rows, tail_targets):
-        if rows is None or tail_target is None:
+    bands = list(zip(softmax.cutoff, softmax.cutoff[1:]))
+    head_target = target
+    for number, (low, high) in enumerate(bands):
+        in_tail = (target >= low) & (target < high)
+        head_target = head_target.masked_fill(in_tail, softmax.cutoff[0] + number)
+    token_lse, target_logit = lse_and_pick(softmax.head(features), head_target)
+    for tail, (low, high) in zip(softmax.tail, bands):
+        rows = _rows_between(target, host_target, low, high)
+        if not rows.numel():
             continue
-        tail_lse, tail_logit = _lse_and_pick(tail(features.index_select(0, rows)), tail_target)
+        tail_target = target[rows] - low
+        tail_lse, tail_logit = lse_and_pick(tail(features.index_select(0, rows)), tail_target)
         log_prob = tail_logit - tail_lse
         if uncharged_tail_index is not None:
             log_prob = log_prob.masked_fill(tail_target == uncharged_tail_index, 0.0)
@@ -68,31 +100,11 @@ def adaptive_token_scores(
     return token_lse, target_logit
 
 
-class _LseAndPick(torch.autograd.Function):
-    """Row-wise log-sum-exp of logits [N, V] and the logit of one column per row, in float32.
-
-    Of N x V numbers only the logits are kept for backward, which makes one gradient of that size;
-    ``logsumexp`` and ``gather`` one by one would make three.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, column: Tensor) -> Tuple[Tensor, Tensor]:
-        wide = logits if logits.dtype == torch.float64 else logits.float()
-        lse = wide.logsumexp(-1)
-        ctx.save_for_backward(logits, column, lse)
-        return lse, wide.gather(-1, column.unsqueeze(-1)).squeeze(-1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_lse: Tensor, grad_picked: Tensor) -> Tuple[Tensor, None]:
-        logits, column, lse = ctx.saved_tensors
-        grad = (logits - lse.unsqueeze(-1)).exp_().mul_(grad_lse.unsqueeze(-1))
-        grad.scatter_add_(-1, column.unsqueeze(-1), grad_picked.unsqueeze(-1))
-        return grad.to(logits.dtype), None
-
-
-def _lse_and_pick(logits: Tensor, column: Tensor) -> Tuple[Tensor, Tensor]:
-    result: Tuple[Tensor, Tensor] = _LseAndPick.apply(  # type: ignore[no-untyped-call]
-        logits, column
-    )
-    return result
+def _rows_between(target: Tensor, host_target: Optional[NDArray[np.int64]], low: int, high: int) -> Tensor:
+    """Where low <= target < high: int64, on the device of ``target``."""
+    if host_target is None:
+        return ((target >= low) & (target < high)).nonzero().squeeze(1)
+    rows = torch.from_numpy(np.flatnonzero((host_target >= low) & (host_target < high)))
+    # From pageable memory a copy would wait for the device.
+    rows = rows.pin_memory() if target.is_cuda else rows
+    return rows.to(target.device, non_blocking=True)

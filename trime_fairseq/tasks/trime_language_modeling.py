@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import sys
-from typing import Any, Optional
+from typing import Any, Dict, Optional
 
 import numpy as np
 import torch.distributed as dist
@@ -14,7 +14,7 @@ from fairseq.tasks import register_task
 from fairseq.tasks.language_modeling import LanguageModelingTask
 
 from ..checkpoints import check_cutoffs, refuse_other_dictionary
-from ..data import TrainingOrder, export_segments, planned_iterator, text_files_hash
+from ..data import HostTargets, TrainingOrder, export_segments, planned_iterator, text_files_hash
 from ..files import check_writable
 from ..models.representation import key_dimension
 from ..results import EvaluationIterator
@@ -43,6 +43,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         self.epoch = 1
         self.update_num = 0
         self._devices_per_memory: Optional[int] = None
+        self._host_targets: Dict[Any, HostTargets] = {}
 
     @classmethod
     def setup_task(cls, args: Any, **kwargs: Any) -> "TrimeLanguageModelingTask":
@@ -152,7 +153,8 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         ``--predefined-batches``, or at random with known batches on the other devices. Validation keeps text
         order then."""
         if self._devices_per_memory is None:
-            return super().get_batch_iterator(dataset, *args, **options)
+            wrapped = self._host_targets.setdefault(dataset, HostTargets(dataset))
+            return super().get_batch_iterator(wrapped, *args, **options)
         renewed = [options.pop(name, False) for name in ("disable_iterator_cache", "update_epoch_batch_itr")]
         reuse = self.can_reuse_epoch_itr(dataset) and not any(renewed)
         if reuse and dataset in self.dataset_to_epoch_iter:

@@ -1,0 +1,55 @@
+"""The decoder's output and what it says of target tokens, for adaptive, plain and foreign softmaxes."""
+
+from typing import Any, Dict, Optional, Tuple
+
+import numpy as np
+from fairseq.models.transformer import TransformerDecoderBase
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..memory import adaptive_token_scores, linear_token_scores, plain_token_scores
+
+
+def run_decoder(model: Any, net_input: Dict[str, Any]) -> Tuple[Tensor, bool]:
+    """The decoder's output of shape [B, L, *], and whether it is its features [B, L, d], before the
+    projection to the vocabulary; the logits else, from decoders that know no ``features_only``."""
+    decoder = model.decoder
+    if getattr(decoder, "adaptive_softmax", None) is not None:
+        return model(**net_input)[0], True
+    if isinstance(decoder, TransformerDecoderBase):
+        return model(**net_input, features_only=True)[0], True
+    return model(**net_input)[0], False
+
+
+def token_scores(
+    decoder: Any,
+    output: Tensor,
+    is_features: bool,
+    target: Tensor,
+    uncharged_tail_index: Optional[int] = None,
+    host_target: Optional[NDArray[np.int64]] = None,
+) -> Tuple[Tensor, Tensor]:
+    """a and b of the objective for N rows of the output of :func:`run_decoder`: float32 (float64 for float64)
+    of shape [N].
+
+    Args:
+        output, is_features: some rows of it, [N, *].
+        target: int64 [N].
+        uncharged_tail_index, host_target: of :func:`trime_fairseq.memory.adaptive_token_scores`.
+    """
+    adaptive_softmax = getattr(decoder, "adaptive_softmax", None)
+    if adaptive_softmax is not None:
+        return adaptive_token_scores(adaptive_softmax, output, target, uncharged_tail_index, host_target)
+    if not is_features:
+        return plain_token_scores(output, target)
+    projection = _linear_projection(decoder)
+    if projection is None:
+        return plain_token_scores(decoder.output_layer(output), target)
+    return linear_token_scores(output, projection.weight, projection.bias, target)
+
+
+def _linear_projection(decoder: Any) -> Optional[nn.Linear]:
+    """The projection to the vocabulary, if nothing else happens there."""
+    stock = type(decoder).output_layer is TransformerDecoderBase.output_layer
+    projection = getattr(decoder, "output_projection", None)
+    return projection if stock and type(projection) is nn.Linear else None
