@@ -87,7 +87,9 @@ def test_one_process_validates_what_several_trained(task, monkeypatch, caplog):
 @pytest.mark.parametrize("devices_per_memory", [None, 1])
 def test_targets_are_on_the_host_whatever_the_order(task, monkeypatch, devices_per_memory):
     monkeypatch.setattr(task, "_devices_per_memory", devices_per_memory)
-    iterator = task.get_batch_iterator(task.dataset("valid"), max_tokens=512, max_positions=128)
+    iterator = task.get_batch_iterator(
+        task.dataset("valid"), max_tokens=512, max_positions=128, num_workers=1
+    )
     batches = list(iterator.next_epoch_itr(shuffle=False))
     assert batches
     for batch in batches:

@@ -9,7 +9,8 @@ def with_host_target(sample: Dict[str, Any]) -> Dict[str, Any]:
     """A sample with its targets a second time, as ``host_target``: a NumPy array int64 [B, L], which fairseq
     does not move to the device."""
     if sample:
-        sample["host_target"] = sample["target"].numpy()
+        # A copy: a loader's worker moves the tensor to shared memory, and an array of the old one would dangle.
+        sample["host_target"] = sample["target"].numpy().copy()
     return sample
 
 
