@@ -11,6 +11,7 @@ from tests import oracle
 from tests.commands import HALF_ON_CPU
 from tests.recorded import make_criterion
 from tests.small_models import build
+from trime_fairseq.criterions import trime_criterion
 from trime_fairseq.criterions.trime_criterion import TrimeCriterionConfig
 from trime_fairseq.criterions.trime_loss import TrimeLoss
 from trime_fairseq.models.representation import RepresentationTap
@@ -100,6 +101,29 @@ def test_gradient_reaches_the_model_through_the_captured_representation(dictiona
                 values.append(criterion(model, batch)[0].item())
                 weight[index] -= step
         assert weight.grad[index].item() == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-5)
+
+
+@pytest.mark.parametrize("impl", ["auto", "chunked", "naive", "triton"])
+def test_memory_implementations_agree(dictionary, impl):
+    if impl == "triton":
+        pytest.importorskip("triton", reason="needs Triton, which comes with PyTorch for CUDA")
+    model, batch = build(dictionary), sample_of(dictionary, 7, 3, 5)
+    expected = make(dictionary)(model, batch)[0].item()
+    loss, _, _ = make(dictionary, memory_impl=impl)(model, batch)
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_memory_implementation_reaches_the_memory(dictionary, monkeypatch):
+    asked = []
+
+    def memory_lse(*args, impl, **options):
+        asked.append(impl)
+        return real(*args, impl=impl, **options)
+
+    real = trime_criterion.memory_lse
+    monkeypatch.setattr(trime_criterion, "memory_lse", memory_lse)
+    make(dictionary, memory_impl="naive")(build(dictionary), sample_of(dictionary, 7))
+    assert asked == ["naive"]
 
 
 def test_warm_up_is_cross_entropy_in_training_only(dictionary):

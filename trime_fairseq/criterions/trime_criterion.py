@@ -12,6 +12,7 @@ from omegaconf import II
 from torch import Tensor
 
 from ..memory import (
+    IMPLEMENTATIONS,
     Visibility,
     memory_lse,
     memory_mass,
@@ -41,6 +42,13 @@ class TrimeCriterionConfig(FairseqDataclass):
         metadata={
             "help": "adaptive softmax: charge the words at cutoff + 1 for their place in the tail, too; "
             "the published code and adaptive_loss do not (their padding index hides them)"
+        },
+    )
+    memory_impl: ChoiceEnum(IMPLEMENTATIONS) = field(  # type: ignore[valid-type]
+        default="auto",
+        metadata={
+            "help": "how memories are computed: chunked (PyTorch), triton (CUDA), naive (all similarities at "
+            "once, for comparisons); auto is chunked, and triton on GPUs where it is faster"
         },
     )
     sentence_avg: bool = II("optimization.sentence_avg")
@@ -84,6 +92,7 @@ class TrimeCriterion(FairseqCriterion):
         self.knn_keytype = cfg.knn_keytype
         self.ce_warmup_epoch = cfg.ce_warmup_epoch
         self.uncharged_tail_index = None if cfg.exact_tails else self.padding_idx
+        self.memory_impl = cfg.memory_impl
         self.sentence_avg = cfg.sentence_avg
 
     def memory(self, representation: Tensor, target: Tensor, sample: Dict[str, Any]) -> Callable[[], Memory]:
@@ -137,6 +146,7 @@ class TrimeCriterion(FairseqCriterion):
                 memory.visibility,
                 scale=queries.size(1) ** -0.5,
                 key_grad=memory.key_grad,
+                impl=str(self.memory_impl),
             )
             loss = -trime_log_prob(token_lse, target_logit, all_lse, positive_lse)
             loss = loss.masked_fill(padding, 0.0)

@@ -9,7 +9,7 @@ def with_host_target(sample: Dict[str, Any]) -> Dict[str, Any]:
     """A sample with its targets a second time, as ``host_target``: a NumPy array int64 [B, L], which fairseq
     does not move to the device."""
     if sample:
-        # A copy: a loader's worker moves the tensor to shared memory, and an array of the old one would dangle.
+        # A copy: a loader's worker moves the tensor to shared memory, where an array would not follow.
         sample["host_target"] = sample["target"].numpy().copy()
     return sample
 

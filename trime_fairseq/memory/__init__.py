@@ -2,13 +2,14 @@
 
 from .fifo import LongTermMemory
 from .gather import Gathered, gather_memory, start_gather
-from .lse import memory_lse
+from .lse import IMPLEMENTATIONS, memory_lse
 from .neighbors import interpolate, neighbor_lse
 from .objective import memory_mass, positive_share, trime_log_prob
 from .token_scores import adaptive_token_scores, linear_token_scores, plain_token_scores
 from .visibility import Visibility
 
 __all__ = [
+    "IMPLEMENTATIONS",
     "Gathered",
     "LongTermMemory",
     "Visibility",

@@ -13,6 +13,7 @@ from .problem import Inputs, Plan, accumulation_dtype
 from .products import without_autocast
 from .visibility import Visibility
 
+# Names of ``impl``.
 IMPLEMENTATIONS = ("auto", "chunked", "triton", "naive")
 
 # (queries, keys) of a tile: on a CPU its similarities stay in the second-level cache, on an
