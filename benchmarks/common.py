@@ -2,9 +2,11 @@
 
 import argparse
 import json
+import logging
 import os
 import platform
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
@@ -73,3 +75,5 @@ def quiet() -> None:
     """fairseq's logging and warnings would drown the tables."""
     os.environ["LOGLEVEL"] = "ERROR"
     os.environ["PYTHONWARNINGS"] = "ignore"
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)

@@ -1,61 +1,101 @@
-"""Cost of memory scoring in evaluation: each batch is scored by every scorer in turn, so the ratios hold
-however the machine's speed drifts.
+"""Cost of memory scoring in evaluation: each batch is scored by every scorer in turn, so the ratios, medians
+over batches, hold however the machine's speed drifts.
 
     python benchmarks/evaluation.py [--data DIR --checkpoint FILE --tokens-per-sample N --context-window N]
+    python benchmarks/evaluation.py --shape wiki103-247M [--batch-sizes 1 8] [--max-batches N] [--no-fp16]
 
 Compared are fairseq's own SequenceScorer (the plain model) and this project's scorer without memory, with
-local memory, and with local and long-term memory, at several batch sizes.
+local memory, and with local and long-term memory, at several batch sizes. "Memories" is the share of the
+scorer's time that is not spent in the model and its softmax.
+
+With --shape it is a model of that recipe of train_scripts with random weights, on random text, with the sizes
+of the published evaluation. Only batches with a full context window are scored, of which the first warms up;
+the long-term memory is full from the start, with random keys that stand for the text before.
 """
 
 import argparse
+import statistics
+import sys
 import time
-from typing import Any, Dict, List
+from typing import Any, Dict, List, NamedTuple
 
 import common
 import torch
 
 common.quiet()
 
-from fairseq import checkpoint_utils, options, tasks  # noqa: E402
+import shapes  # noqa: E402
+from fairseq import checkpoint_utils, options, sequence_scorer, tasks  # noqa: E402
 from fairseq import utils as fairseq_utils  # noqa: E402
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf  # noqa: E402
-from fairseq.sequence_scorer import SequenceScorer  # noqa: E402
 
 from trime_fairseq.results import Totals  # noqa: E402
 from trime_fairseq.scoring import TrimeScorer  # noqa: E402
 from trime_fairseq.settings import MemorySettings  # noqa: E402
+from trime_fairseq.stages import StageTimes  # noqa: E402
+
+CUDA = torch.cuda.is_available()
+
+
+class Cost(NamedTuple):
+    """What a scorer took, for each batch that counts."""
+
+    seconds: List[float]
+    peak_bytes: List[int]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    common.add_model_flags(parser, "word-trime")
-    parser.add_argument("--subset", default="valid")
-    parser.add_argument("--mem-size", type=int, default=1024)
-    parser.add_argument("--max-batches", type=int, default=400)
-    parser.add_argument("--fp16", action="store_true")
-    args = parser.parse_args()
-
+    args = arguments()
     task, model, dataset = load(args)
     rows: List[Any] = []
     for batch_size in args.batch_sizes:
-        seconds, tokens = score(args, task, model, dataset, batch_size)
-        stock, plain = seconds["fairseq, plain"], seconds["ours, plain"]
-        for name, value in seconds.items():
-            rows.append(
-                (
-                    batch_size,
-                    name,
-                    f"{tokens / value:,.0f}",
-                    f"{value / stock:.2f}",
-                    f"{value / plain - 1:+.1%}",
-                )
-            )
-    header = ("batch size", "scorer", "tokens/s", "time / fairseq's plain", "time over ours, plain")
+        costs, memories, tokens = score(args, task, model, dataset, batch_size)
+        for name, cost in costs.items():
+            rate = statistics.median(n / s for n, s in zip(tokens, cost.seconds))
+            stock, plain = (ratio(cost, costs[other]) for other in ("fairseq, plain", "ours, plain"))
+            row = [batch_size, name, f"{rate:,.0f}", f"{stock:.2f}", f"{plain - 1:+.1%}"]
+            row.append(f"{memories[name]:.1%}" if name in memories else "")
+            rows.append([*row, f"{max(cost.peak_bytes) / 1e9:.2f}"] if CUDA else row)
+    header = [
+        "batch size",
+        "scorer",
+        "tokens/s",
+        "time / fairseq's plain",
+        "time over ours, plain",
+        "memories",
+    ]
     title = (
-        f"Evaluation, segments of {args.tokens_per_sample} tokens with {args.context_window} of context, "
+        f"Evaluation, segments of {args.tokens_per_sample:,} tokens with {args.context_window:,} of context, "
         f"long-term memory of {args.mem_size:,}"
     )
-    common.report(title, header, rows, "evaluation")
+    if args.shape:
+        title = f"{args.shape}, {'fp16' if args.fp16 else 'float32'}, random weights and text. {title}"
+    name = f"evaluation-{args.shape}" if args.shape else "evaluation"
+    common.report(title, [*header, "peak GB"] if CUDA else header, rows, name)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line; a shape has defaults of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    common.add_model_flags(parser, "word-trime")
+    parser.add_argument(
+        "--shape", choices=shapes.NAMES, help="a recipe of train_scripts, with random weights"
+    )
+    parser.add_argument("--subset", default="valid")
+    parser.add_argument("--mem-size", type=int, default=1024)
+    parser.add_argument("--max-batches", type=int, default=400)
+    parser.add_argument("--fp16", action=argparse.BooleanOptionalAction, default=False)
+    shape = parser.parse_args().shape
+    if shape:
+        parser.set_defaults(**shapes.evaluation_flags(shape), subset="valid", fp16=CUDA)
+        # On two cores a batch of the largest model takes each scorer ten seconds.
+        parser.set_defaults(batch_sizes=[1, 8] if CUDA else [1], max_batches=50 if CUDA else 9)
+    args = parser.parse_args()
+    if shape:
+        new = (args.tokens_per_sample - args.context_window) * max(args.batch_sizes)
+        # Before the batches that are scored stands their context, in whole batches.
+        args.data = shapes.write_data(shape, args.subset, args.context_window + new * (args.max_batches + 1))
+    return args
 
 
 def load(args: argparse.Namespace) -> Any:
@@ -64,10 +104,14 @@ def load(args: argparse.Namespace) -> Any:
     words += ["--tokens-per-sample", str(args.tokens_per_sample - args.context_window)]
     cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_eval_lm_parser(), words))
     task = tasks.setup_task(cfg.task)
-    (model,), _, _ = checkpoint_utils.load_model_ensemble_and_task([args.checkpoint], task=task)
+    if args.shape:
+        torch.manual_seed(1)
+        model = task.build_model(shapes.parse(shapes.recipe(args.shape)).model)
+    else:
+        (model,), _, _ = checkpoint_utils.load_model_ensemble_and_task([args.checkpoint], task=task)
     if args.fp16:
         model.half()
-    if torch.cuda.is_available():
+    if CUDA:
         model.cuda()
     model.prepare_for_inference_(cfg)
     model.eval()
@@ -76,18 +120,21 @@ def load(args: argparse.Namespace) -> Any:
 
 
 def score(args: Any, task: Any, model: Any, dataset: Any, batch_size: int) -> Any:
-    """Seconds per scorer over the same batches, and the evaluated tokens."""
+    """Costs of each scorer over the same batches, the share of it in memories of those that say so, and the
+    evaluated tokens of each batch."""
     local = MemorySettings(use_local=True)
     long = MemorySettings(use_local=True, use_long=True, mem_size=args.mem_size)
     pad = task.target_dictionary.pad()
     scorers = {
-        "fairseq, plain": SequenceScorer(task.target_dictionary, 1024),
+        # Not as a global of this module: there eval_lm_dataloader puts this project's in its place.
+        "fairseq, plain": sequence_scorer.SequenceScorer(task.target_dictionary, 1024),
         "ours, plain": TrimeScorer(MemorySettings(), Totals(), pad, 1024),
         "ours, local": TrimeScorer(local, Totals(), pad, 1024),
         "ours, local + long": TrimeScorer(long, Totals(), pad, 1024),
     }
-    seconds: Dict[str, float] = dict.fromkeys(scorers, 0.0)
-    tokens = 0
+    ours = {name: scorer for name, scorer in scorers.items() if isinstance(scorer, TrimeScorer)}
+    costs = {name: Cost([], []) for name in scorers}
+    tokens: List[int] = []
     batches = task.eval_lm_dataloader(
         dataset,
         max_tokens=10**9,
@@ -95,22 +142,65 @@ def score(args: Any, task: Any, model: Any, dataset: Any, batch_size: int) -> An
         max_positions=model.max_positions(),
         context_window=args.context_window,
     )
-    for number, batch in enumerate(batches):
+    # The first batches have less context, and warm up.
+    new = batch_size * (args.tokens_per_sample - args.context_window)
+    left_out = -(-args.context_window // new) if args.shape else 0
+    warm_up = 1 if args.shape else min(5, len(batches) // 4)
+    for number, batch in enumerate(batches, -left_out):
         if number >= args.max_batches:
             break
-        if torch.cuda.is_available():
+        if number < 0:
+            continue
+        if number == 0 and args.shape:
+            fill(ours["ours, local + long"], args, task, model, before=batch["sample_ids"][0])
+        if CUDA:
             batch = fairseq_utils.move_to_cuda(batch)
-        # The first batches have less context, and warm up.
-        counted = number >= 5 or number >= len(batches) // 4
-        tokens += batch["ntokens"] * counted
+        if number == warm_up:
+            for scorer in ours.values():
+                scorer.extras.times = StageTimes()
         order = list(scorers)
         for name in order[number % len(order) :] + order[: number % len(order)]:
-            common.synchronize()
-            started = time.perf_counter()
-            scorers[name].generate([model], batch)
-            common.synchronize()
-            seconds[name] += (time.perf_counter() - started) * counted
-    return seconds, tokens
+            cost = measured(scorers[name], model, batch)
+            if number >= warm_up:
+                costs[name].seconds.append(cost[0])
+                costs[name].peak_bytes.append(cost[1])
+        tokens += [batch["ntokens"]] * (number >= warm_up)
+        if args.shape and tokens:
+            last = ", ".join(f"{name} {cost.seconds[-1]:.3f} s" for name, cost in costs.items())
+            print(f"batch {number} of size {batch_size}: {last}", file=sys.stderr, flush=True)
+    return costs, {name: share_of_memories(scorer) for name, scorer in ours.items()}, tokens
+
+
+def fill(scorer: TrimeScorer, args: Any, task: Any, model: Any, before: int) -> None:
+    """Random keys as long-term memory before sample ``before``, of the length of true ones: each went through
+    a layer norm."""
+    weight = next(model.parameters())
+    keys = torch.randn(args.mem_size, task.key_dimension).to(weight)
+    preceding = scorer._long_term
+    assert preceding is not None
+    preceding._memory.append(keys, shapes.draw(args.shape, args.mem_size, seed=2).to(weight.device))
+    preceding._last_id = before - 1
+
+
+def measured(scorer: Any, model: Any, batch: Dict[str, Any]) -> Any:
+    """Seconds that a batch takes, and peak memory on the device, model included."""
+    common.synchronize()
+    if CUDA:
+        torch.cuda.reset_peak_memory_stats()
+    started = time.perf_counter()
+    scorer.generate([model], batch)
+    common.synchronize()
+    seconds = time.perf_counter() - started
+    return seconds, torch.cuda.max_memory_allocated() if CUDA else 0
+
+
+def share_of_memories(scorer: TrimeScorer) -> float:
+    seconds = scorer.extras.times.seconds()
+    return seconds["combination"] / sum(seconds.values())
+
+
+def ratio(cost: Cost, other: Cost) -> float:
+    return statistics.median(a / b for a, b in zip(cost.seconds, other.seconds))
 
 
 if __name__ == "__main__":

@@ -44,8 +44,9 @@ class Batch(NamedTuple):
     targets: Tensor
 
 
-def local_memory(batch: Batch, temperatures: Sequence[float]) -> List[LsePair]:
-    """A and P over the earlier tokens of the model's input, for each temperature."""
+def local_memory(batch: Batch, temperatures: Sequence[float], impl: str = "auto") -> List[LsePair]:
+    """A and P over the earlier tokens of the model's input, for each temperature; ``impl`` as of
+    :func:`trime_fairseq.memory.memory_lse`."""
     source = batch.sample["net_input"]["src_tokens"]
     # The token that followed position t of the input is the input at t + 1. (The last column rolls
     # around, but nothing sees it: there is no query after it.)
@@ -53,7 +54,9 @@ def local_memory(batch: Batch, temperatures: Sequence[float]) -> List[LsePair]:
     visibility = Visibility.row_prefixes(source.size(1), tuple(map(tuple, batch.sample["spans"])))
     return [
         memory_lse(
-            batch.queries, batch.keys, batch.targets, next_tokens, visibility, scale(batch, temperature)
+            *(batch.queries, batch.keys, batch.targets, next_tokens, visibility),
+            scale(batch, temperature),
+            impl=impl,
         )
         for temperature in temperatures
     ]
@@ -64,10 +67,12 @@ class PrecedingText:
 
     Args:
         sizes: how many tokens, increasing; the memory holds the largest.
+        impl: of :func:`trime_fairseq.memory.memory_lse`.
     """
 
-    def __init__(self, sizes: Sequence[int]) -> None:
+    def __init__(self, sizes: Sequence[int], impl: str = "auto") -> None:
         self._sizes = sizes
+        self._impl = impl
         self._memory = LongTermMemory(sizes[-1])
         self._last_id = -1
 
@@ -83,6 +88,7 @@ class PrecedingText:
                 pair = memory_lse(
                     *(batch.queries, memory.keys, batch.targets, memory.tokens),
                     *(Visibility.shared(part), scale(batch, temperature)),
+                    impl=self._impl,
                 )
                 sums.append(add(sums[-1], pair) if sums else pair)
             result.append(sums)

@@ -118,7 +118,8 @@ class TrimeScorer:
         self.skip_bos = skip_bos
         self.extras = extras or Extras()
         self.grid, self.interp_temps = self._grid()
-        self._long_term = PrecedingText(self.grid.mem_sizes) if self.grid.mem_sizes else None
+        sizes = self.grid.mem_sizes
+        self._long_term = PrecedingText(sizes, settings.memory_impl) if sizes else None
         # Published results with memories leave these words uncharged; those without do not.
         as_published = settings.joint_memory and settings.mode == "gn" and not settings.exact_tails
         self._uncharged_tail_index = pad if as_published else None
@@ -209,8 +210,9 @@ class TrimeScorer:
             probs = neighbor_log_prob(neighbors, batch.targets, self.interp_temps, grid.ks)
         if not settings.joint_memory:
             return Memories([], probs)
-        nothing: List[Any] = [None] * len(grid.temperatures)
-        local = local_memory(batch, grid.temperatures) if settings.use_local else nothing
+        local: List[Any] = [None] * len(grid.temperatures)
+        if settings.use_local:
+            local = local_memory(batch, grid.temperatures, settings.memory_impl)
         preceding: List[List[Any]] = [[None]] * len(local)
         if self._long_term is not None:
             preceding = self._long_term.read_and_add(batch, grid.temperatures)

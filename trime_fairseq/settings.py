@@ -28,6 +28,7 @@ class MemorySettings:
             ``lmbda`` and temperature ``softmax_temp``.
         exact_tails: adaptive softmax, mode ``gn``: charge the words at cutoff + 1 for their place in
             the tail, which the published code does not (see ``adaptive_token_scores``).
+        memory_impl: how similarities are computed, ``impl`` of ``memory_lse``.
     """
 
     use_local: bool = False
@@ -44,13 +45,14 @@ class MemorySettings:
     interp_temp: float = 1.0
     lmbda: Optional[float] = None
     knnlm: bool = False
+    memory_impl: str = "auto"
 
     @classmethod
     def from_config(cls, config: Any) -> "MemorySettings":
         """Reads the fields of the same names from a task configuration and checks them."""
         values = {name: getattr(config, name) for name in cls.__dataclass_fields__}
         # Choices arrive as an enumeration of fairseq's, which JSON does not know.
-        values.update(mode=str(values["mode"]), knn_keytype=str(values["knn_keytype"]))
+        values.update((name, str(values[name])) for name in ("mode", "knn_keytype", "memory_impl"))
         settings = cls(**values)
         settings.check()
         return settings

@@ -1,6 +1,7 @@
 """impl="auto" takes the kernels where they are faster and right, and nowhere else."""
 
 import logging
+import math
 
 import pytest
 import torch
@@ -42,6 +43,7 @@ def computing(milliseconds, compute=chunked_lse):
 def problem(monkeypatch):
     monkeypatch.setattr(choice, "_event", Clock)
     monkeypatch.setattr(choice, "_chosen", {})
+    monkeypatch.setattr(choice, "_broken", set())
     found, _ = random_problem(1, 1, 30, 40, 8, types=4, dtype=torch.float32)
     found["queries"].requires_grad_()
     inputs = Inputs(*(found[name] for name in ("queries", "keys", "query_targets", "key_tokens")))
@@ -50,7 +52,7 @@ def problem(monkeypatch):
 
 def choose(monkeypatch, problem, fused, chunked_ms=3.0):
     monkeypatch.setattr(choice, "chunked_lse", computing(chunked_ms)[0])
-    return choice.fused_is_faster(*problem, fused, problem[1])
+    return choice.fused_if_faster(*problem, fused, problem[1]) is not None
 
 
 @pytest.mark.parametrize(("milliseconds", "faster"), [(1.0, True), (2.9, False), (5.0, False)])
@@ -59,7 +61,7 @@ def test_the_faster_one_is_chosen_and_remembered(monkeypatch, problem, milliseco
     assert choose(monkeypatch, problem, fused) == faster
     tried = len(calls)
     assert choose(monkeypatch, problem, fused) == faster
-    assert len(calls) == tried
+    assert len(calls) == tried + (1 if faster else 0)
     # Not where no gradients are wanted: that is another question.
     with torch.no_grad():
         choose(monkeypatch, problem, fused)
@@ -93,6 +95,39 @@ def test_a_kernel_that_fails_is_not_used(monkeypatch, problem, caplog):
     with caplog.at_level(logging.WARNING):
         assert not choose(monkeypatch, problem, fails)
     assert "out of resource: shared memory" in caplog.text
+
+
+def test_a_kernel_that_fails_later_is_not_used_any_more(monkeypatch, problem, caplog):
+    fused, calls = computing(1.0)
+    assert choose(monkeypatch, problem, fused)
+
+    def fails(inputs, plan):
+        calls.append(plan)
+        raise RuntimeError("a variant that does not compile")
+
+    with caplog.at_level(logging.WARNING):
+        assert not choose(monkeypatch, problem, fails)
+    assert "a variant that does not compile" in caplog.text
+    tried = len(calls)
+    assert not choose(monkeypatch, problem, fails)
+    assert len(calls) == tried
+
+
+def test_a_batch_that_is_not_finite_decides_nothing(monkeypatch, problem):
+    inputs, plan = problem
+    spoilt = inputs._replace(queries=inputs.queries.detach().clone().fill_(math.nan).requires_grad_())
+    fused, _ = computing(1.0)
+    assert not choose(monkeypatch, (spoilt, plan), fused)
+    assert choose(monkeypatch, problem, fused)
+
+
+def test_no_room_for_the_trial_is_no_verdict(monkeypatch, problem, caplog):
+    def no_room(inputs, plan):
+        raise torch.cuda.OutOfMemoryError("out of memory")
+
+    assert not choose(monkeypatch, problem, no_room)
+    assert not caplog.text
+    assert choose(monkeypatch, problem, computing(1.0)[0])
 
 
 @pytest.mark.cuda

@@ -132,6 +132,13 @@ def test_without_gradient():
     torch.testing.assert_close(results, expected)
 
 
+@pytest.mark.skipif(CUDA, reason="there is a device")
+def test_without_a_device_it_is_refused(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET")
+    with pytest.raises(ValueError, match="needs a CUDA device"):
+        memory_lse(**memories("consecutive"), impl="triton")
+
+
 def test_double_precision_is_refused():
     with pytest.raises(ValueError, match="takes float16, bfloat16 and float32"):
         memory_lse(**memories("consecutive"), impl="triton")

@@ -2,50 +2,73 @@
 
 import logging
 import math
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, Dict, Optional, Set, Tuple
 
 import torch
 from torch import Tensor
 
 from .chunked import chunked_lse
+from .host import on_device
 from .problem import Inputs, Plan
 
 logger = logging.getLogger(__name__)
 
-Compute = Callable[[Inputs, Plan], Tuple[Tensor, Tensor]]
+Results = Tuple[Tensor, Tensor]
+Compute = Callable[[Inputs, Plan], Results]
 # An implementation that is hardly faster is not worth results that differ in their last bits.
 _WORTHWHILE = 1.1
 # By device, dtype, dimension, whether gradients are wanted, and sizes to a factor of two.
 _chosen: Dict[Tuple[Any, ...], bool] = {}
+# Devices and dtypes that it does not run on.
+_broken: Set[Tuple[torch.device, torch.dtype]] = set()
+_OUT_OF_MEMORY: Any = getattr(torch.cuda, "OutOfMemoryError", ())
 
 
-def fused_is_faster(inputs: Inputs, plan: Plan, fused: Compute, fused_plan: Plan) -> bool:
-    """Whether ``fused`` takes less time than the chunked implementation on this device, for a problem like
-    this one, with the same results.
+def fused_if_faster(inputs: Inputs, plan: Plan, fused: Compute, fused_plan: Plan) -> Optional[Results]:
+    """The results of ``fused`` if it takes less time than the chunked implementation on this device, for
+    problems of this kind, and gives the same; None otherwise.
 
-    The first call for a device, dtype and size runs both on the problem itself, a few times; this is the only
-    one that waits for the device. If ``fused`` fails there, or gives something else, it is not used, and a
-    warning says why.
+    The first call for a device, dtype and size (to a factor of two, with and without gradients) runs both on
+    the problem itself, a few times; only these calls wait for the device. Where ``fused`` fails it is not
+    used, and a warning says why.
     """
-    wants_grad = torch.is_grad_enabled() and (inputs.queries.requires_grad or inputs.keys.requires_grad)
-    sizes = (inputs.queries.size(0), inputs.keys.size(0), plan.visibility.repeats)
-    place = (
-        *(inputs.queries.device, inputs.queries.dtype, inputs.queries.size(1), wants_grad),
-        *(size.bit_length() for size in sizes),
-    )
-    if place not in _chosen:
-        _chosen[place] = _try_both(inputs, plan, fused, fused_plan, wants_grad)
-    return _chosen[place]
-
-
-def _try_both(inputs: Inputs, plan: Plan, fused: Compute, fused_plan: Plan, wants_grad: bool) -> bool:
+    place = _place(inputs, plan)
+    if place[:2] in _broken:
+        return None
     try:
-        results, milliseconds = _time(inputs, fused_plan, fused, wants_grad)
+        if place not in _chosen:
+            with on_device(inputs.queries):
+                verdict = _is_faster(inputs, plan, fused, fused_plan)
+            if verdict is None:
+                return None
+            _chosen[place] = verdict
+        return fused(inputs, fused_plan) if _chosen[place] else None
+    except _OUT_OF_MEMORY:
+        return None  # the chunked implementation may still fit: the trial holds the results of both
     except Exception as error:
         # Compilers and drivers raise errors of many kinds, and no training should end by one.
         logger.warning(f"TRIME: the Triton kernels do not run here, so they are not used: {error}")
-        return False
+        _broken.add(place[:2])
+        return None
+
+
+def _place(inputs: Inputs, plan: Plan) -> Tuple[Any, ...]:
+    queries, keys = inputs[:2]
+    parts = plan.visibility.repeats
+    wants_grad = torch.is_grad_enabled() and (queries.requires_grad or keys.requires_grad)
+    sizes = (len(queries) // parts, len(keys) // parts, parts)
+    # Sizes for which the kernels are the same.
+    bits = [(size - 1).bit_length() for size in sizes]
+    return (queries.device, queries.dtype, queries.size(1), wants_grad, *bits)
+
+
+def _is_faster(inputs: Inputs, plan: Plan, fused: Compute, fused_plan: Plan) -> Optional[bool]:
+    """None if this problem cannot tell, because its results are not finite."""
+    wants_grad = _place(inputs, plan)[3]
+    results, milliseconds = _time(inputs, fused_plan, fused, wants_grad)
     expected, milliseconds_chunked = _time(inputs, plan, chunked_lse, wants_grad)
+    if any((result.isnan() | result.isposinf()).any() for result in expected):
+        return None
     difference = max(_difference(*pair) for pair in zip(results, expected))
     tolerance = 1e-3 if inputs.queries.dtype == torch.float32 else 3e-2
     if not difference <= tolerance:
@@ -54,12 +77,13 @@ def _try_both(inputs: Inputs, plan: Plan, fused: Compute, fused_plan: Plan, want
             "device, so they are not used; please report it"
         )
         return False
-    ratio = milliseconds_chunked / milliseconds
+    faster = milliseconds_chunked > _WORTHWHILE * milliseconds
     logger.info(
         f"TRIME: memory of {inputs.keys.size(0):,} keys for {inputs.queries.size(0):,} queries, "
-        f"{inputs.queries.dtype}: Triton {milliseconds:.2f} ms, chunked {milliseconds_chunked:.2f} ms"
+        f"{inputs.queries.dtype}: Triton {milliseconds:.2f} ms, chunked {milliseconds_chunked:.2f} ms; "
+        f"{'Triton' if faster else 'chunked'} is used"
     )
-    return ratio > _WORTHWHILE
+    return faster
 
 
 def _time(
@@ -88,7 +112,7 @@ def _event() -> Any:
 
 
 def _difference(first: Tensor, second: Tensor) -> float:
-    """The largest, relative to the largest finite number; NaN or inf if they disagree about those."""
+    """The largest, relative to the largest finite number; NaN or inf if they disagree about -inf."""
     first, second = first.float(), second.float()
     if not torch.equal(first.isinf(), second.isinf()):
         return math.inf

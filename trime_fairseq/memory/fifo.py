@@ -33,7 +33,8 @@ class LongTermMemory:
     def append(self, keys: Tensor, tokens: Tensor) -> None:
         """Adds keys [n, d] and their tokens int64 [n] at the end; nothing is forgotten yet.
 
-        The buffer grows only if n is larger than ever before."""
+        The buffer grows only if it holds more than ever: with a :meth:`forget` after each call, for a
+        larger n."""
         count = keys.size(0)
         if self._tokens is None or self._end + count > self._tokens.size(0):
             self._make_room(keys, tokens)

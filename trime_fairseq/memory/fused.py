@@ -6,6 +6,7 @@ dtype of the inputs, and leaves both products with it to the device's own matrix
 atomic additions: results are the same in every run.
 """
 
+import os
 from functools import cache
 from typing import Any, Dict
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from . import triton_kernels as kernels
+from .host import on_device
 from .problem import Inputs, Plan
 from .recomputed import Implementation, Results, recomputed_lse
 from .tiling import Tile
@@ -28,8 +30,11 @@ def fused_lse(inputs: Inputs, plan: Plan) -> Results:
     """See :func:`trime_fairseq.memory.memory_lse`.
 
     Raises:
-        ValueError: for another dtype than float16, bfloat16 or float32.
+        ValueError: for another dtype than float16, bfloat16 or float32, or on a CPU outside of Triton's
+            interpreter.
     """
+    if not inputs.queries.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ValueError("impl='triton' needs a CUDA device: use 'auto' or 'chunked'")
     if inputs.queries.dtype not in DTYPES:
         raise ValueError(f"impl='triton' takes float16, bfloat16 and float32, not {inputs.queries.dtype}")
     queries, keys, *tokens = inputs
@@ -72,10 +77,12 @@ def _forward(inputs: Inputs, plan: Plan) -> Results:
     if not total:
         return lse[0, 0], lse[1, 0]
     blocks = _blocks(queries, num_queries)
-    kernels.forward[-(-num_queries // blocks["BM"]), splits, parts](
-        *inputs, plan.visibility.rows_on(queries.device), lse,
-        plan.scale, num_queries, num_keys, SPLIT=_SPLIT, **blocks,
-    )  # fmt: skip
+    grid = (-(-num_queries // blocks["BM"]), splits, parts)
+    with on_device(queries):
+        kernels.forward[grid](
+            *inputs, plan.visibility.rows_on(queries.device), lse,
+            plan.scale, num_queries, num_keys, SPLIT=_SPLIT, **blocks,
+        )  # fmt: skip
     all_lse, positive_lse = lse[:, 0] if splits == 1 else lse.logsumexp(1)
     return all_lse, positive_lse
 
@@ -87,9 +94,10 @@ def _gradient(inputs: Inputs, results: Results, upstream: Results, plan: Plan, t
     gradient = queries.new_empty(shape)
     blocks = _blocks(queries, queries.size(1))
     grid = (-(-shape[1] // blocks["BM"]), -(-shape[2] // blocks["BN"]), shape[0])
-    kernels.gradient[grid](
-        *inputs, plan.visibility.rows_on(queries.device), *results, *upstream, gradient,
-        plan.scale, queries.size(1), keys.size(1), shared.start,
-        row.start, row.stop, column.start, column.stop, **blocks,
-    )  # fmt: skip
+    with on_device(queries):
+        kernels.gradient[grid](
+            *inputs, plan.visibility.rows_on(queries.device), *results, *upstream, gradient,
+            plan.scale, queries.size(1), keys.size(1), shared.start,
+            row.start, row.stop, column.start, column.stop, **blocks,
+        )  # fmt: skip
     return gradient

@@ -94,7 +94,8 @@ class _Gathered(torch.autograd.Function):
         else:
             rows = torch.cat([part[:count] for part, count in zip(everyone, counts)])
         width = keys.size(1)
-        memory, memory_tokens = rows[:, :width], _unpack_tokens(rows[:, width:])
+        # Rows as wide as those of the buffer would not be aligned for the products to come.
+        memory, memory_tokens = rows[:, :width].contiguous(), _unpack_tokens(rows[:, width:])
         ctx.mark_non_differentiable(memory_tokens)
         return memory, memory_tokens
 

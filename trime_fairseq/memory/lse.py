@@ -7,7 +7,7 @@ from typing import Any, Optional, Tuple
 import torch
 from torch import Tensor
 
-from .choice import fused_is_faster
+from .choice import fused_if_faster
 from .chunked import chunked_lse
 from .problem import Inputs, Plan, accumulation_dtype
 from .products import without_autocast
@@ -77,9 +77,12 @@ def memory_lse(
             fused = _fused()
             size = fused.GRADIENT_TILE
             fused_plan = plan._replace(size=(tile[0] or size[0], tile[1] or size[1]))
-            if impl == "triton" or fused_is_faster(inputs, plan, fused.fused_lse, fused_plan):
+            if impl == "triton":
                 results: Tuple[Tensor, Tensor] = fused.fused_lse(inputs, fused_plan)
                 return results
+            found = fused_if_faster(inputs, plan, fused.fused_lse, fused_plan)
+            if found is not None:
+                return found
         return chunked_lse(inputs, plan)
 
 
@@ -88,8 +91,8 @@ def _has_fused(dtype: torch.dtype) -> bool:
     """Whether there are kernels for a dtype."""
     try:
         return dtype in _fused().DTYPES
-    except ValueError:
-        return False
+    except Exception:
+        return False  # another Triton than PyTorch's may raise anything when it is imported
 
 
 def _fused() -> Any:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .problem import Inputs, Plan, accumulation_dtype, in_parts
-from .products import add_product, relative_to_largest
+from .products import add_product, relative_to_largest, without_autocast
 from .tiling import Tile
 
 # A and P of the objective, [N] each.
@@ -64,9 +64,10 @@ class _RecomputedLSE(torch.autograd.Function):
         # exp(-inf - inf) = 0: a row that sees nothing has no gradient, where -inf - -inf is NaN.
         results = tuple(lse.masked_fill(lse == -torch.inf, torch.inf) for lse in (all_lse, positive_lse))
         upstream = (grad_all, grad_positive)
-        grads = _gradients(
-            Inputs(*tensors), results, upstream, ctx.plan, ctx.implementation, ctx.needs_input_grad[:2]
-        )
+        with without_autocast(all_lse.device.type):
+            grads = _gradients(
+                Inputs(*tensors), results, upstream, ctx.plan, ctx.implementation, ctx.needs_input_grad[:2]
+            )
         return (*grads, *[None] * 4)
 
 

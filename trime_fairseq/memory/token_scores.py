@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from .host import sent
+from .products import autocast_dtype
 from .vocabulary import linear_lse_and_pick, lse_and_pick
 
-# Logits that are kept from forward to backward: 1 GiB in half precision.
+# Logits that are held all at once: 1 GiB in half precision.
 _MOST_KEPT = 2**29
 
 
@@ -51,7 +53,9 @@ def linear_token_scores(
     """
     if len(features) * len(weight) <= _MOST_KEPT:
         return lse_and_pick(functional.linear(features, weight, bias), target)
-    return linear_lse_and_pick(features, weight, bias, target)
+    dtype = autocast_dtype(features.device.type) or features.dtype
+    features, weight = features.to(dtype), weight.to(dtype)
+    return linear_lse_and_pick(features, weight, None if bias is None else bias.to(dtype), target)
 
 
 def adaptive_token_scores(
@@ -105,6 +109,4 @@ def _rows_between(target: Tensor, host_target: Optional[NDArray[np.int64]], low:
     if host_target is None:
         return ((target >= low) & (target < high)).nonzero().squeeze(1)
     rows = torch.from_numpy(np.flatnonzero((host_target >= low) & (host_target < high)))
-    # From pageable memory a copy would wait for the device.
-    rows = rows.pin_memory() if target.is_cuda else rows
-    return rows.to(target.device, non_blocking=True)
+    return sent(rows, target.device)

@@ -79,7 +79,7 @@ def finished_lse(highest, total):
     return tl.where(total > 0, highest, 0.0) + tl.log(total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_queries", "num_keys"])
 def forward(
     queries, keys, query_targets, key_tokens, rows, lse, scale, num_queries, num_keys,
     SPLIT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, D: tl.constexpr,
@@ -130,7 +130,12 @@ def forward(
     tl.store(out, finished_lse(highest_positive, total_positive), mask=in_queries)
 
 
-@triton.jit
+# Nearly every tile of a ragged batch would otherwise be compiled for.
+@triton.jit(
+    do_not_specialize=[
+        *("num_queries", "num_keys", "first_part", "query_begin", "query_end", "key_begin", "key_end")
+    ]
+)
 def gradient(
     queries, keys, query_targets, key_tokens, rows,
     all_lse, positive_lse, grad_all, grad_positive, out,

@@ -6,6 +6,7 @@ from typing import Dict, List, Optional, Tuple
 import torch
 from torch import Tensor
 
+from .host import sent
 from .tiling import Tile, plan_blocks, share_between_parts
 
 # Masks up to this size are kept: the mask of a short segment costs as much as its similarities.
@@ -134,7 +135,7 @@ class Visibility:
     def rows_on(self, device: torch.device) -> Tensor:
         """The four rows of a part on a device, int32 [4, n]."""
         if device not in self._on_device:
-            self._on_device[device] = self._rows.int().to(device, non_blocking=True)
+            self._on_device[device] = sent(self._rows.int(), device)
         return self._on_device[device]
 
     def hidden(self, queries: slice, keys: slice, device: torch.device) -> Tensor:

@@ -5,9 +5,10 @@ from typing import Any, Iterator, Optional, Tuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from .problem import accumulation_dtype
-from .products import add_product, relative_to_largest, similarities, without_autocast
+from .products import relative_to_largest, without_autocast
 
 # Logits that are held in float32 at a time: 128 MiB of them.
 _CHUNK = 2**25
@@ -27,7 +28,8 @@ def linear_lse_and_pick(
     features: Tensor, weight: Tensor, bias: Optional[Tensor], column: Tensor
 ) -> Tuple[Tensor, Tensor]:
     """:func:`lse_and_pick` of ``features @ weight.T + bias``, which is computed a slice of the vocabulary at
-    a time, and again in backward: no N x V numbers at all, for a third more work.
+    a time, and again in backward: no N x V numbers at all, for a third more work. Products are of the dtype
+    of the inputs, as in fairseq's own projection.
 
     Args:
         features: [N, d].
@@ -35,10 +37,9 @@ def linear_lse_and_pick(
         bias: [V] or None.
         column: int64 [N].
     """
-    with without_autocast(features.device.type):
-        result: Tuple[Tensor, Tensor] = _LinearLseAndPick.apply(  # type: ignore[no-untyped-call]
-            features, weight, bias, column
-        )
+    result: Tuple[Tensor, Tensor] = _LinearLseAndPick.apply(  # type: ignore[no-untyped-call]
+        features, weight, bias, column
+    )
     return result
 
 
@@ -83,23 +84,35 @@ class _LinearLseAndPick(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_lse: Tensor, grad_picked: Tensor) -> Tuple[Optional[Tensor], ...]:
-        features, weight, bias, column, lse = ctx.saved_tensors
-        (grad_lse, grad_picked), unit = relative_to_largest(grad_lse, grad_picked)
-        grad_features = torch.zeros_like(features, dtype=lse.dtype)
-        grad_weight = torch.empty_like(weight)
-        grad_bias = None if bias is None else torch.empty_like(bias)
-        for types in _slices(len(weight), len(features)):
-            logits = _logits(features, weight, bias, types)
-            grad = logits.sub_(lse.unsqueeze(-1)).exp_().mul_(grad_lse.unsqueeze(-1))
-            place, inside = _place(column, types)
-            grad.scatter_add_(-1, place, grad_picked.masked_fill(~inside, 0.0).unsqueeze(-1))
-            add_product(grad_features[None], grad[None], weight[None, types])
-            total = torch.zeros_like(weight[types], dtype=lse.dtype)
-            add_product(total[None], grad.t()[None], features[None])
-            grad_weight[types] = total.mul_(unit)
-            if grad_bias is not None:
-                grad_bias[types] = grad.sum(0).mul_(unit)
-        return grad_features.mul_(unit).to(features.dtype), grad_weight, grad_bias, None
+        with without_autocast(grad_lse.device.type):
+            return (*_linear_gradients(ctx.saved_tensors, ctx.needs_input_grad, grad_lse, grad_picked), None)
+
+
+def _linear_gradients(
+    saved: Tuple[Tensor, ...], wanted: Tuple[bool, ...], grad_lse: Tensor, grad_picked: Tensor
+) -> Tuple[Optional[Tensor], ...]:
+    """Of features, weight and bias, where they are wanted."""
+    features, weight, bias, column, lse = saved
+    (grad_lse, grad_picked), unit = relative_to_largest(grad_lse, grad_picked)
+    grad_features = torch.zeros_like(features, dtype=lse.dtype) if wanted[0] else None
+    grad_weight, grad_bias = (
+        torch.empty_like(t) if want else None for t, want in zip(saved[1:3], wanted[1:])
+    )
+    for types in _slices(len(weight), len(features)):
+        logits = _logits(features, weight, bias, types)
+        grad = logits.sub_(lse.unsqueeze(-1)).exp_().mul_(grad_lse.unsqueeze(-1))
+        place, inside = _place(column, types)
+        grad.scatter_add_(-1, place, grad_picked.masked_fill(~inside, 0.0).unsqueeze(-1))
+        if grad_bias is not None:
+            grad_bias[types] = grad.sum(0).mul_(unit)
+        grad = grad.to(weight.dtype)
+        if grad_features is not None:
+            grad_features += grad @ weight[types]
+        if grad_weight is not None:
+            grad_weight[types] = (grad.t() @ features).to(lse.dtype).mul_(unit)
+    if grad_features is not None:
+        grad_features = grad_features.mul_(unit).to(features.dtype)
+    return grad_features, grad_weight, grad_bias
 
 
 def _slices(count: int, width: int) -> Iterator[slice]:
@@ -109,8 +122,9 @@ def _slices(count: int, width: int) -> Iterator[slice]:
 
 
 def _logits(features: Tensor, weight: Tensor, bias: Optional[Tensor], types: slice) -> Tensor:
-    logits = similarities(features[None], weight[None, types], 1.0)[0]
-    return logits if bias is None else logits.add_(bias[types])
+    """Those of some types, in the dtype of sums."""
+    logits = functional.linear(features, weight[types], None if bias is None else bias[types])
+    return logits.to(accumulation_dtype(features.dtype))
 
 
 def _place(column: Tensor, types: slice) -> Tuple[Tensor, Tensor]:

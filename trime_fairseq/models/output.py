@@ -12,11 +12,11 @@ from ..memory import adaptive_token_scores, linear_token_scores, plain_token_sco
 
 def run_decoder(model: Any, net_input: Dict[str, Any]) -> Tuple[Tensor, bool]:
     """The decoder's output of shape [B, L, *], and whether it is its features [B, L, d], before the
-    projection to the vocabulary; the logits else, from decoders that know no ``features_only``."""
+    projection to the vocabulary; the logits else, from decoders with a forward pass of their own."""
     decoder = model.decoder
     if getattr(decoder, "adaptive_softmax", None) is not None:
         return model(**net_input)[0], True
-    if isinstance(decoder, TransformerDecoderBase):
+    if getattr(type(decoder), "forward", None) is TransformerDecoderBase.forward:
         return model(**net_input, features_only=True)[0], True
     return model(**net_input)[0], False
 
@@ -50,6 +50,9 @@ def token_scores(
 
 def _linear_projection(decoder: Any) -> Optional[nn.Linear]:
     """The projection to the vocabulary, if nothing else happens there."""
-    stock = type(decoder).output_layer is TransformerDecoderBase.output_layer
     projection = getattr(decoder, "output_projection", None)
-    return projection if stock and type(projection) is nn.Linear else None
+    if type(decoder).output_layer is not TransformerDecoderBase.output_layer:
+        return None
+    if type(projection) is not nn.Linear or projection._forward_pre_hooks or projection._forward_hooks:
+        return None
+    return projection

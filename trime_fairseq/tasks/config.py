@@ -10,6 +10,7 @@ from omegaconf import II
 from ..datastore.index_config import METRICS
 from ..datastore.retriever import SIMILARITIES
 from ..files import check_writable
+from ..memory import IMPLEMENTATIONS
 from ..models.representation import KEY_TYPES
 from ..settings import MODES
 
@@ -35,6 +36,13 @@ class TrimeLanguageModelingConfig(LanguageModelingConfig):
     knn_keytype: ChoiceEnum(KEY_TYPES) = field(  # type: ignore[valid-type]
         default="last_ffn_input",
         metadata={"help": "representation that serves as query and as key of the memory"},
+    )
+    memory_impl: ChoiceEnum(IMPLEMENTATIONS) = field(  # type: ignore[valid-type]
+        default="auto",
+        metadata={
+            "help": "how memories are computed: chunked (PyTorch), triton (CUDA), naive (all similarities at "
+            "once, for comparisons); auto is chunked, and triton on GPUs where it is faster"
+        },
     )
     mode: ChoiceEnum(MODES) = field(  # type: ignore[valid-type]
         default="gn",

@@ -153,7 +153,10 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         ``--predefined-batches``, or at random with known batches on the other devices. Validation keeps text
         order then."""
         if self._devices_per_memory is None:
-            wrapped = self._host_targets.setdefault(dataset, HostTargets(dataset))
+            wrapped = self._host_targets.get(dataset) or HostTargets(dataset)
+            # Where fairseq keeps no iterator it lets go of the data, too.
+            if not options.get("disable_iterator_cache"):
+                self._host_targets[dataset] = wrapped
             return super().get_batch_iterator(wrapped, *args, **options)
         renewed = [options.pop(name, False) for name in ("disable_iterator_cache", "update_epoch_batch_itr")]
         reuse = self.can_reuse_epoch_itr(dataset) and not any(renewed)
