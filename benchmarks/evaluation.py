@@ -152,7 +152,7 @@ def score(args: Any, task: Any, model: Any, dataset: Any, batch_size: int) -> An
         if number < 0:
             continue
         if number == 0 and args.shape:
-            fill(ours["ours, local + long"], args, task, model, before=batch["sample_ids"][0])
+            fill(ours["ours, local + long"], args, task, model, batch)
         if CUDA:
             batch = fairseq_utils.move_to_cuda(batch)
         if number == warm_up:
@@ -171,15 +171,19 @@ def score(args: Any, task: Any, model: Any, dataset: Any, batch_size: int) -> An
     return costs, {name: share_of_memories(scorer) for name, scorer in ours.items()}, tokens
 
 
-def fill(scorer: TrimeScorer, args: Any, task: Any, model: Any, before: int) -> None:
-    """Random keys as long-term memory before sample ``before``, of the length of true ones: each went through
-    a layer norm."""
+def fill(scorer: TrimeScorer, args: Any, task: Any, model: Any, batch: Dict[str, Any]) -> None:
+    """Random keys as long-term memory before a batch, of the length of true ones, which went through a layer
+    norm."""
     weight = next(model.parameters())
     keys = torch.randn(args.mem_size, task.key_dimension).to(weight)
     preceding = scorer._long_term
     assert preceding is not None
-    preceding._memory.append(keys, shapes.draw(args.shape, args.mem_size, seed=2).to(weight.device))
-    preceding._last_id = before - 1
+    tokens = shapes.draw(args.shape, args.mem_size, seed=2).to(weight.device)
+    # A batch at a time, because its size decides on that of the buffer.
+    for part in zip(keys.split(batch["ntokens"]), tokens.split(batch["ntokens"])):
+        preceding._memory.append(*part)
+        preceding._memory.forget()
+    preceding._last_id = batch["sample_ids"][0] - 1
 
 
 def measured(scorer: Any, model: Any, batch: Dict[str, Any]) -> Any:

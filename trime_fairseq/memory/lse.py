@@ -16,9 +16,10 @@ from .visibility import Visibility
 # Names of ``impl``.
 IMPLEMENTATIONS = ("auto", "chunked", "triton", "naive")
 
-# (queries, keys) of a tile: on a CPU its similarities stay in the second-level cache, on an
-# accelerator it is large enough to hide the launch of its kernels.
-_TILE = {"cpu": (256, 2048), "cuda": (1024, 8192)}
+# (queries, keys) of a tile. On an accelerator it is large enough to hide the launch of its kernels; on a CPU
+# more queries make the products faster, but of short segments more of the hidden half is computed.
+_TILE, _TILE_OF_CPU, _TILE_OF_SHORT_SEGMENTS = (1024, 8192), (512, 2048), (256, 2048)
+_SHORT = 2048
 
 
 def memory_lse(
@@ -67,7 +68,7 @@ def memory_lse(
     """
     inputs = Inputs(queries, keys, query_targets, key_tokens)
     _check(inputs, visibility, key_grad, impl)
-    size = _TILE.get(queries.device.type, _TILE["cuda"])
+    size = _default_tile(queries.device, visibility)
     plan = Plan(visibility, scale, (tile[0] or size[0], tile[1] or size[1]), key_grad or (0, keys.size(0)))
     # Under autocast the products below would be rounded to half precision.
     with without_autocast(queries.device.type):
@@ -84,6 +85,12 @@ def memory_lse(
             if found is not None:
                 return found
         return chunked_lse(inputs, plan)
+
+
+def _default_tile(device: torch.device, visibility: Visibility) -> Tuple[int, int]:
+    if device.type != "cpu":
+        return _TILE
+    return _TILE_OF_CPU if visibility.num_queries >= _SHORT * visibility.repeats else _TILE_OF_SHORT_SEGMENTS
 
 
 @cache
