@@ -1,7 +1,11 @@
 """Batches of an evaluation, as the task makes them."""
 
+import sys
+
 import numpy as np
 import pytest
+from fairseq.sequence_scorer import SequenceScorer
+from fairseq_cli import eval_lm
 
 from tests.commands import REFERENCE
 from trime_fairseq.tasks.trime_language_modeling import (
@@ -61,14 +65,20 @@ def test_nothing_to_evaluate(task):
 
 def test_scorer_of_the_next_evaluation_only(task):
     """The hook into fairseq-eval-lm is used once, and then gone."""
-    from fairseq_cli import eval_lm
-
     from trime_fairseq.scoring import TrimeScorer
 
     stock = eval_lm.SequenceScorer
     task.eval_lm_dataloader(task.dataset("valid"), context_window=96, max_positions=128)
     assert isinstance(eval_lm.SequenceScorer(task.target_dictionary, 0), TrimeScorer)
     assert eval_lm.SequenceScorer is stock
+
+
+def test_the_scorer_of_other_programs_is_theirs(task, monkeypatch):
+    """A script that imported fairseq's scorer by its name and evaluates with this task, as benchmarks do."""
+    monkeypatch.setattr(sys.modules["__main__"], "SequenceScorer", SequenceScorer, raising=False)
+    task.eval_lm_dataloader(task.dataset("valid"), context_window=96, max_positions=128)
+    assert sys.modules["__main__"].SequenceScorer is SequenceScorer
+    assert eval_lm.SequenceScorer(task.target_dictionary, 0) is not None  # used up
 
 
 def test_one_process_validates_what_several_trained(task, monkeypatch, caplog):

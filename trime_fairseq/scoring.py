@@ -5,6 +5,7 @@ is the one place that knows.
 """
 
 import math
+import os
 import sys
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
@@ -41,10 +42,11 @@ from .stages import StageTimes
 
 def score_next_with(make_scorer: Callable[..., Any]) -> None:
     """The next scorer that ``fairseq-eval-lm`` builds is ``make_scorer(...)``; later ones are stock."""
-    # Run as ``python -m fairseq_cli.eval_lm`` its globals are those of __main__.
+    # Run as ``python -m fairseq_cli.eval_lm`` its globals are those of __main__; other programs keep theirs.
     modules = [eval_lm]
-    if hasattr(sys.modules["__main__"], "SequenceScorer"):
-        modules.append(sys.modules["__main__"])
+    main = sys.modules["__main__"]
+    if os.path.realpath(getattr(main, "__file__", None) or "") == os.path.realpath(str(eval_lm.__file__)):
+        modules.append(main)
     stock = [module.SequenceScorer for module in modules]
 
     def make_once(*args: Any, **kwargs: Any) -> Any:
