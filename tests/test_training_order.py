@@ -98,6 +98,7 @@ def test_task_that_does_not_know_the_batches():
 def vars_of(criterion):
     return dict(
         knn_keytype=criterion.knn_keytype,
+        memory_impl=criterion.memory_impl,
         ce_warmup_epoch=0,
         exact_tails=False,
         sentence_avg=False,
