@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import platform
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -69,6 +70,21 @@ def report(title: str, header: Sequence[str], rows: List[Sequence[Any]], name: s
 def synchronize() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def start_peak(device: str) -> int:
+    """The bytes in use: :func:`peak_bytes` begins here. (That of getrusage begins with the parent's.)"""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+    return peak_bytes(device)
+
+
+def peak_bytes(device: str) -> int:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return 1024 * int(re.findall(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[0])
 
 
 def quiet() -> None:

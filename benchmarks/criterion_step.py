@@ -8,11 +8,10 @@ autograd.
 
 import json
 import os
-import resource
 import statistics
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Callable, Dict, Tuple
 
 import common
@@ -57,9 +56,6 @@ class Work:
     repeats: int
     device: str
     dtype: str
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
 
 
 def visibility_of(work: Work, queries: int, before: int) -> Visibility:
@@ -157,9 +153,9 @@ def measure(work: Work, rank: int, ranks: int, meeting_point: str) -> Dict[str, 
         if backend == "nccl":
             torch.cuda.set_device(rank)
     step, operations = make_step(work, rank, ranks)
-    inputs = used_bytes(work.device)
+    inputs = common.start_peak(work.device)
     seconds = [_seconds(step) for _ in range(work.repeats + 1)]
-    peak = peak_bytes(work.device)
+    peak = common.peak_bytes(work.device)
     return {
         "seconds": statistics.median(seconds[1:]),
         "over": peak - inputs,
@@ -183,20 +179,6 @@ def _seconds(call: Callable[[], Any]) -> float:
     call()
     common.synchronize()
     return time.perf_counter() - started
-
-
-def used_bytes(device: str) -> int:
-    """Of what is there before the steps."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    return peak_bytes(device)
-
-
-def peak_bytes(device: str) -> int:
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def profile(work: Work, rows: int) -> str:

@@ -17,7 +17,6 @@ sizes in logarithms: 1 is linear growth. The figure (--plot) shows the sweeps th
 
 import argparse
 import os
-import re
 import statistics
 import sys
 import tempfile
@@ -63,7 +62,7 @@ def long_term(size: int, args: argparse.Namespace) -> Measured:
         buffer[fifo._end :] = 0  # pages never written would count for the step that reaches them
     held = sum(buffer.numel() * buffer.element_size() for buffer in (fifo._keys, fifo._tokens))
     seconds = []
-    before = start_peak(device)
+    before = common.start_peak(device)
     for number in range(args.repeats + 1):
         batch = random_batch(number, device, args)
         common.synchronize()
@@ -76,7 +75,7 @@ def long_term(size: int, args: argparse.Namespace) -> Measured:
         end = fifo._end
         fifo.append(batch.queries, batch.targets)
         fifo.forget()
-    beyond = peak_bytes(device) - before
+    beyond = common.peak_bytes(device) - before
     millis = 1e6 * statistics.median(seconds[1:]) / args.step_tokens
     return {"ms per 1,000 tokens": millis, "MB held": held / 1e6, "MB beyond": beyond / 1e6}
 
@@ -112,7 +111,7 @@ def search(prefix: str, args: argparse.Namespace) -> Measured:
     import_faiss()
     random = np.random.default_rng(2)
     seconds = []
-    before = start_peak("cpu")
+    before = common.start_peak("cpu")
     index, store = read_index(f"{prefix}.ip"), open_datastore(prefix, dimension=args.key_width, fp16=True)
     retriever = Retriever(index, store, metric="ip", k=args.k, probe=args.probe)
     for _ in range(args.repeats + 1):
@@ -121,7 +120,7 @@ def search(prefix: str, args: argparse.Namespace) -> Measured:
         retriever.search(queries)
         seconds.append(time.perf_counter() - started)
     micros = 1e6 * statistics.median(seconds[1:]) / _QUERIES
-    megabytes = (peak_bytes("cpu") - before) / 1e6
+    megabytes = (common.peak_bytes("cpu") - before) / 1e6
     return {"lists": index.nlist, "us per query": micros, "MB in search": megabytes}
 
 
@@ -139,21 +138,6 @@ def index_config(size: int, args: argparse.Namespace) -> IndexConfig:
     config = IndexConfig.create("ip", args.key_width, ncentroids=lists, **shape)
     config.check_rows(size)
     return config
-
-
-def start_peak(device: str) -> int:
-    """The bytes in use: :func:`peak_bytes` begins here. (That of getrusage begins with the parent's.)"""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        Path("/proc/self/clear_refs").write_text("5")
-    return peak_bytes(device)
-
-
-def peak_bytes(device: str) -> int:
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return 1024 * int(re.findall(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[0])
 
 
 def in_child(function: Callable[..., Measured], *arguments: Any) -> Measured:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Union
 
+import pytest
 import torch
 
 from tests import preloaded
@@ -27,6 +28,10 @@ TINY = (
 
 # Older releases of PyTorch have no float16 arithmetic on the CPU.
 HALF_ON_CPU = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 2)
+needs_half_on_cpu = pytest.mark.skipif(
+    not HALF_ON_CPU, reason="float16 arithmetic on the CPU needs PyTorch 2.2"
+)
+HALVES = [pytest.param(torch.float16, marks=needs_half_on_cpu), torch.bfloat16]
 
 
 def environment(cpu: bool) -> Dict[str, str]:

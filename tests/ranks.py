@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from tests import recorded
-from trime_fairseq.memory import Visibility, gather_memory, memory_lse
+from trime_fairseq.memory import Visibility, memory_lse, start_gather
 
 
 def published(folder, cases, rank):
@@ -24,7 +24,7 @@ def shared_gradient(folder, cases, rank):
         problem = torch.load(folder / f"{name}.pt")
         own, tokens = problem["parts"][rank].clone().requires_grad_(), problem["tokens"][rank]
         counts = tuple(len(part) for part in problem["parts"])
-        gathered = gather_memory(own, tokens, counts, rank, share_gradient=name == "shared")
+        gathered = start_gather(own, tokens, counts, rank, share_gradient=name == "shared")()
         visibility = Visibility.consecutive(counts[rank], (counts[rank],), sum(counts[:rank]))
         lse = memory_lse(
             own, gathered.keys, tokens, gathered.tokens, visibility, 0.5, key_grad=gathered.key_grad

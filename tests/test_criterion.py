@@ -8,7 +8,7 @@ import torch
 from fairseq.logging import metrics
 
 from tests import oracle
-from tests.commands import HALF_ON_CPU
+from tests.commands import HALVES
 from tests.recorded import make_criterion
 from tests.small_models import build
 from trime_fairseq.criterions import trime_criterion
@@ -153,10 +153,8 @@ def test_sentence_average_divides_by_segments(dictionary):
     assert sample_size == 2
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", HALVES)
 def test_half_precision_model(dictionary, dtype):
-    if dtype == torch.float16 and not HALF_ON_CPU:
-        pytest.skip("float16 arithmetic on the CPU needs PyTorch 2.2")
     model, batch = build(dictionary).eval(), sample_of(dictionary, 8, 8)
     expected = make(dictionary)(model, batch)[0].item()
     loss, _, _ = make(dictionary)(model.to(dtype), batch)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.commands import HALF_ON_CPU, evaluate, evaluation_command, run, run_ranks
+from tests.commands import evaluate, evaluation_command, needs_half_on_cpu, run, run_ranks
 
 pytestmark = pytest.mark.process
 
@@ -144,7 +144,7 @@ def test_left_out_samples_are_counted(tmp_path):
     assert message in result["log"]
 
 
-@pytest.mark.skipif(not HALF_ON_CPU, reason="float16 arithmetic on the CPU needs PyTorch 2.2")
+@needs_half_on_cpu
 def test_half_precision_is_close(tmp_path):
     single = evaluate(tmp_path, flags=LONG + " --fp16 --gen-subset test")
     assert single["loss"] == pytest.approx(

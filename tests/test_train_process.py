@@ -9,7 +9,16 @@ import torch
 from fairseq import checkpoint_utils
 
 import trime_fairseq  # noqa: F401  (lets torch.load read fairseq's checkpoints)
-from tests.commands import HALF_ON_CPU, REFERENCE, ROOT, evaluate, run, run_ranks, train, training_command
+from tests.commands import (
+    REFERENCE,
+    ROOT,
+    evaluate,
+    needs_half_on_cpu,
+    run,
+    run_ranks,
+    train,
+    training_command,
+)
 
 pytestmark = pytest.mark.process
 NEEDS_CUDA = [
@@ -123,10 +132,7 @@ def test_plain_softmax_and_stock_task(tmp_path):
 @pytest.mark.parametrize(
     "precision",
     [
-        pytest.param(
-            "--memory-efficient-fp16",
-            marks=pytest.mark.skipif(not HALF_ON_CPU, reason="needs PyTorch 2.2"),
-        ),
+        pytest.param("--memory-efficient-fp16", marks=needs_half_on_cpu),
         # fairseq's other half-precision optimizers ask for CUDA.
         pytest.param("--fp16", marks=NEEDS_CUDA),
     ],

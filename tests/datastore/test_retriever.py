@@ -187,10 +187,9 @@ def test_refusals(store):
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(not hasattr(faiss, "StandardGpuResources"), reason="needs a Faiss with GPU support")
 @pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat", "IVF16,PQ16"])
 def test_gpu_finds_what_the_cpu_finds(tmp_path, store, queries, factory):
-    if not hasattr(faiss, "StandardGpuResources"):
-        pytest.skip("this Faiss has no GPU support")
     index = loaded(tmp_path, build(factory, "ip"))
     there = Retriever(index, store, metric="ip", k=K, probe=16).search(queries)
     here = Retriever(index, store, metric="ip", k=K, probe=16, devices=(0,)).search(queries.cuda())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.commands import run_ranks
-from trime_fairseq.memory import Visibility, gather_memory, memory_lse
+from trime_fairseq.memory import Visibility, memory_lse, start_gather
 from trime_fairseq.memory.gather import _pack, _unpack_tokens
 
 
@@ -21,7 +21,7 @@ def test_tokens_travel_bit_by_bit(dtype):
 
 def test_alone_nothing_is_copied():
     keys, tokens = torch.randn(5, 3, requires_grad=True), torch.arange(5)
-    gathered = gather_memory(keys, tokens, (5,), 0)
+    gathered = start_gather(keys, tokens, (5,), 0)()
     assert gathered.keys is keys
     assert gathered.tokens is tokens
     assert gathered.key_grad is None
@@ -30,9 +30,9 @@ def test_alone_nothing_is_copied():
 def test_refusals():
     keys, tokens = torch.randn(5, 3), torch.arange(5)
     with pytest.raises(ValueError, match="5 keys where the group expects 4 of rank 1"):
-        gather_memory(keys, tokens, (5, 4), 1)
+        start_gather(keys, tokens, (5, 4), 1)
     with pytest.raises(ValueError, match="do not divide into groups of 2"):
-        gather_memory(keys, tokens, (5, 4), 0)
+        start_gather(keys, tokens, (5, 4), 0)
 
 
 @pytest.mark.process

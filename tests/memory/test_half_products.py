@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.commands import needs_half_on_cpu
 from trime_fairseq.memory import Visibility, memory_lse, products, vocabulary
 
 HALVES = [torch.float16, torch.bfloat16]
@@ -45,6 +46,7 @@ def test_gradients_of_memories(rounded, dtype, scale):
         assert (found - truth).norm() < (1e-3 if dtype == torch.float16 else 8e-3) * truth.norm()
 
 
+@needs_half_on_cpu
 def test_small_probabilities_of_a_large_vocabulary_do_not_vanish(monkeypatch):
     """A type of probability 2e-8 still learns that it is not the target: relative to a largest gradient of 1
     float16 would round it to zero."""

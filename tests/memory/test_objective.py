@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import oracle
+from tests.commands import HALVES
 from trime_fairseq.memory import (
     LongTermMemory,
     adaptive_token_scores,
@@ -113,7 +114,7 @@ def test_linear_scores_in_slices_of_the_vocabulary(monkeypatch, chunk, with_bias
     assert torch.autograd.gradcheck(lambda *inputs: linear_token_scores(*inputs, target), inputs)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", HALVES)
 def test_linear_scores_survive_a_loss_scale_in_half_precision(monkeypatch, dtype):
     """2**17 times a probability overflows float16, where the gradients themselves do not."""
     monkeypatch.setattr(token_scores, "_MOST_KEPT", 0)

@@ -1,6 +1,7 @@
 """What every TRIME criterion shares: the objective, the warm-up and the logging."""
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
@@ -95,6 +96,7 @@ class TrimeCriterion(FairseqCriterion):
         self.memory_impl = cfg.memory_impl
         self.sentence_avg = cfg.sentence_avg
 
+    @abstractmethod
     def memory(self, representation: Tensor, target: Tensor, sample: Dict[str, Any]) -> Callable[[], Memory]:
         """The memory of a batch, once the function that is returned is called.
 
@@ -106,7 +108,6 @@ class TrimeCriterion(FairseqCriterion):
         Returns:
             Keys, their tokens, and the visibility for the B * L queries in row order.
         """
-        raise NotImplementedError
 
     def forward(
         self, model: Any, sample: Dict[str, Any], reduce: bool = True
@@ -151,10 +152,7 @@ class TrimeCriterion(FairseqCriterion):
             loss = -trime_log_prob(token_lse, target_logit, all_lse, positive_lse)
             loss = loss.masked_fill(padding, 0.0)
             sums["norm_loss"] = loss.detach().sum()
-            mass, share = (
-                memory_mass(token_lse, all_lse),
-                positive_share(target_logit, positive_lse),
-            )
+            mass, share = memory_mass(token_lse, all_lse), positive_share(target_logit, positive_lse)
             sums["mem_mass"] = mass.detach().masked_fill(padding, 0.0).sum()
             sums["mem_share"] = share.detach().masked_fill(padding, 0.0).sum()
 

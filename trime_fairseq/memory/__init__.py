@@ -1,7 +1,7 @@
 """The TRIME objective and its memories, in plain PyTorch (no fairseq import)."""
 
 from .fifo import LongTermMemory
-from .gather import Gathered, gather_memory, start_gather
+from .gather import Gathered, start_gather
 from .lse import IMPLEMENTATIONS, memory_lse
 from .neighbors import interpolate, neighbor_lse
 from .objective import memory_mass, positive_share, trime_log_prob
@@ -14,7 +14,6 @@ __all__ = [
     "LongTermMemory",
     "Visibility",
     "adaptive_token_scores",
-    "gather_memory",
     "interpolate",
     "linear_token_scores",
     "memory_lse",

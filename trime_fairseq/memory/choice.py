@@ -10,10 +10,10 @@ from torch import Tensor
 from .chunked import chunked_lse
 from .host import on_device
 from .problem import Inputs, Plan
+from .recomputed import Results
 
 logger = logging.getLogger(__name__)
 
-Results = Tuple[Tensor, Tensor]
 Compute = Callable[[Inputs, Plan], Results]
 # An implementation that is hardly faster is not worth results that differ in their last bits.
 _WORTHWHILE = 1.1
@@ -32,13 +32,16 @@ def fused_if_faster(inputs: Inputs, plan: Plan, fused: Compute, fused_plan: Plan
     the problem itself, a few times; only these calls wait for the device. Where ``fused`` fails it is not
     used, and a warning says why.
     """
-    place = _place(inputs, plan)
-    if place[:2] in _broken:
+    queries, keys = inputs[:2]
+    wants_grad = torch.is_grad_enabled() and (queries.requires_grad or keys.requires_grad)
+    home = (queries.device, queries.dtype)
+    place = (*home, queries.size(1), wants_grad, *_size(inputs, plan))
+    if home in _broken:
         return None
     try:
         if place not in _chosen:
-            with on_device(inputs.queries):
-                verdict = _is_faster(inputs, plan, fused, fused_plan)
+            with on_device(queries):
+                verdict = _is_faster(inputs, plan, fused, fused_plan, wants_grad)
             if verdict is None:
                 return None
             _chosen[place] = verdict
@@ -48,23 +51,21 @@ def fused_if_faster(inputs: Inputs, plan: Plan, fused: Compute, fused_plan: Plan
     except Exception as error:
         # Compilers and drivers raise errors of many kinds, and no training should end by one.
         logger.warning(f"TRIME: the Triton kernels do not run here, so they are not used: {error}")
-        _broken.add(place[:2])
+        _broken.add(home)
         return None
 
 
-def _place(inputs: Inputs, plan: Plan) -> Tuple[Any, ...]:
-    queries, keys = inputs[:2]
+def _size(inputs: Inputs, plan: Plan) -> Tuple[int, ...]:
+    """Queries and keys of a part, and parts, to a factor of two: as far as kernels are the same."""
     parts = plan.visibility.repeats
-    wants_grad = torch.is_grad_enabled() and (queries.requires_grad or keys.requires_grad)
-    sizes = (len(queries) // parts, len(keys) // parts, parts)
-    # Sizes for which the kernels are the same.
-    bits = [(size - 1).bit_length() for size in sizes]
-    return (queries.device, queries.dtype, queries.size(1), wants_grad, *bits)
+    sizes = (inputs.queries.size(0) // parts, inputs.keys.size(0) // parts, parts)
+    return tuple((size - 1).bit_length() for size in sizes)
 
 
-def _is_faster(inputs: Inputs, plan: Plan, fused: Compute, fused_plan: Plan) -> Optional[bool]:
+def _is_faster(
+    inputs: Inputs, plan: Plan, fused: Compute, fused_plan: Plan, wants_grad: bool
+) -> Optional[bool]:
     """None if this problem cannot tell, because its results are not finite."""
-    wants_grad = _place(inputs, plan)[3]
     results, milliseconds = _time(inputs, fused_plan, fused, wants_grad)
     expected, milliseconds_chunked = _time(inputs, plan, chunked_lse, wants_grad)
     if any((result.isnan() | result.isposinf()).any() for result in expected):

@@ -18,13 +18,6 @@ class Gathered(NamedTuple):
     key_grad: Optional[Tuple[int, int]]
 
 
-def gather_memory(
-    keys: Tensor, tokens: Tensor, counts: Tuple[int, ...], place: int, share_gradient: bool = False
-) -> Gathered:
-    """:func:`start_gather` and its end at once."""
-    return start_gather(keys, tokens, counts, place, share_gradient)()
-
-
 def start_gather(
     keys: Tensor, tokens: Tensor, counts: Tuple[int, ...], place: int, share_gradient: bool = False
 ) -> Callable[[], Gathered]:

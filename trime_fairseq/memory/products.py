@@ -48,19 +48,17 @@ def autocast_dtype(device_type: str) -> Optional[torch.dtype]:
     except RuntimeError:
         return None  # a device without autocast
     except (AttributeError, TypeError):  # before PyTorch 2.4
+        if device_type == "cpu":
+            return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
         return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
 
 
 def without_autocast(device_type: str) -> ContextManager[Any]:
     """In which products are not rounded to half precision."""
-    # Entering the context costs as much as a small product; the query by device type is of torch 2.4.
-    try:
-        enabled = torch.is_autocast_enabled(device_type)
-    except TypeError:
-        enabled = True
-    except RuntimeError:
-        enabled = False  # a device without autocast
-    return torch.autocast(device_type=device_type, enabled=False) if enabled else nullcontext()
+    # Entering the context costs as much as a small product.
+    if autocast_dtype(device_type) is None:
+        return nullcontext()
+    return torch.autocast(device_type=device_type, enabled=False)
 
 
 @cache
