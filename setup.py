@@ -6,7 +6,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 here = Path(__file__).parent
-version = re.search(r"## (\d+\.\d+\.\d+)", (here / "CHANGELOG.md").read_text(encoding="utf-8"))
+version = re.search(
+    r'__version__ = "(.+)"', (here / "trime_fairseq" / "__init__.py").read_text(encoding="utf-8")
+)
 
 setup(
     name="trime_fairseq",

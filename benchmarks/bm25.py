@@ -25,9 +25,9 @@ from trime_fairseq.bm25 import (
     search_segments,
     write_batches,
 )
-from trime_fairseq.bm25.export import export
 from trime_fairseq.bm25.index import ENGINES
 from trime_fairseq.bm25.report import ORDERS, compare, read_list
+from trime_fairseq.data.export_command import export
 
 
 def main() -> None:

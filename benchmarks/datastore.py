@@ -28,9 +28,9 @@ from fairseq import utils as fairseq_utils  # noqa: E402
 from trime_fairseq.cli import build_index  # noqa: E402
 from trime_fairseq.datastore import open_datastore  # noqa: E402
 from trime_fairseq.datastore.retriever import Retriever, gpus_for_index, read_index  # noqa: E402
-from trime_fairseq.results import Totals  # noqa: E402
-from trime_fairseq.scoring import Extras, TrimeScorer  # noqa: E402
-from trime_fairseq.settings import MemorySettings  # noqa: E402
+from trime_fairseq.evaluation.config import MemorySettings  # noqa: E402
+from trime_fairseq.evaluation.result import Totals  # noqa: E402
+from trime_fairseq.evaluation.scorer import Extras, TrimeScorer  # noqa: E402
 
 OUT = common.ROOT / "benchmarks" / "out" / "datastore"
 

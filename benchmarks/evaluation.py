@@ -29,10 +29,10 @@ from fairseq import checkpoint_utils, options, sequence_scorer, tasks  # noqa: E
 from fairseq import utils as fairseq_utils  # noqa: E402
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf  # noqa: E402
 
-from trime_fairseq.results import Totals  # noqa: E402
-from trime_fairseq.scoring import TrimeScorer  # noqa: E402
-from trime_fairseq.settings import MemorySettings  # noqa: E402
-from trime_fairseq.stages import StageTimes  # noqa: E402
+from trime_fairseq.evaluation.config import MemorySettings  # noqa: E402
+from trime_fairseq.evaluation.result import Totals  # noqa: E402
+from trime_fairseq.evaluation.scorer import TrimeScorer  # noqa: E402
+from trime_fairseq.evaluation.stages import StageTimes  # noqa: E402
 
 CUDA = torch.cuda.is_available()
 

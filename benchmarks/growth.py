@@ -37,11 +37,11 @@ from tqdm import tqdm
 common.quiet()
 
 from trime_fairseq.datastore import DatastoreError, open_datastore  # noqa: E402
-from trime_fairseq.datastore.building import build_index  # noqa: E402
-from trime_fairseq.datastore.index_config import IndexConfig, import_faiss  # noqa: E402
-from trime_fairseq.datastore.layout import keys_path, values_path  # noqa: E402
+from trime_fairseq.datastore.builder import build_index  # noqa: E402
+from trime_fairseq.datastore.datastore import keys_path, values_path  # noqa: E402
+from trime_fairseq.datastore.index.config import IndexConfig, import_faiss  # noqa: E402
 from trime_fairseq.datastore.retriever import Retriever, read_index  # noqa: E402
-from trime_fairseq.memories import Batch, PrecedingText  # noqa: E402
+from trime_fairseq.evaluation.memory_scores import Batch, PrecedingText  # noqa: E402
 
 _CLUSTERS, _WRITTEN, _QUERIES, _FITTED = 5000, 250_000, 512, 3
 # Name and colour in the figure.

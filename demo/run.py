@@ -114,7 +114,7 @@ def preprocess() -> None:
 
 def bm25_engine() -> str:
     """Lucene where there is a Java that runs Pyserini; bm25s, which needs none, where there is not."""
-    from trime_fairseq.bm25.java import find_java
+    from trime_fairseq.bm25.engines.java import find_java
 
     try:
         find_java()

@@ -11,7 +11,7 @@ from tests.commands import REFERENCE
 from trime_fairseq.criterions.trime_ext_loss import TrimeExtLoss
 from trime_fairseq.criterions.trime_long_loss import TrimeLongLoss, TrimeLongLossSameDevice
 from trime_fairseq.criterions.trime_loss import TrimeLoss
-from trime_fairseq.data import TrainingOrder
+from trime_fairseq.data.order import TrainingOrder
 
 PAD = 1
 CRITERIONS = {

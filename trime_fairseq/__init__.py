@@ -1,14 +1,7 @@
-"""TRIME as a plug-in of fairseq: ``--user-dir trime_fairseq`` registers what is imported here."""
+"""TRIME as a plug-in of fairseq. Importing the package imports nothing else.
 
-try:
-    import fairseq  # noqa: F401
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "trime_fairseq needs fairseq: pip install ve-fairseq (Python 3.11, 3.12) "
-        "or fairseq==0.12.2 (Python 3.10)"
-    ) from error
+``--user-dir trime_fairseq`` registers task, criterions and architectures: fairseq imports the folders
+``tasks`` and ``models`` by itself. ``memory``, ``datastore`` and ``bm25`` work without fairseq.
+"""
 
-# fairseq imports tasks/ and models/ of a --user-dir by itself, but not criterions/.
-from . import checkpoints, criterions, models, tasks
-
-__all__ = ["checkpoints", "criterions", "models", "tasks"]
+__version__ = "0.1.0"

@@ -1,26 +1,42 @@
-"""Files that are there as a whole or not at all, hashes of files, and locks between processes."""
+"""Files that are there as a whole or not at all, hashes, locks, and JSON files that describe other files."""
 
 import fcntl
 import hashlib
 import json
 import os
 import tempfile
+import types
+import typing
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, Any, ClassVar, Iterator, Optional, Set
+from dataclasses import asdict, dataclass, field, fields
+from typing import IO, Annotated, Any, ClassVar, TypeVar
+
+# The latest format of the descriptions that this version reads and writes.
+FORMAT_VERSION = 1
+# Descriptions are a few hundred bytes; more is another file.
+_LARGEST_DESCRIPTION = 2**20
+
+Self = TypeVar("Self", bound="Description")
+
+# Annotations of the numbers in descriptions, with their bounds.
+Positive = Annotated[int, 1]
+NotNegative = Annotated[int, 0]
 
 
-def check_writable(flag: str, path: str) -> None:
-    """Raises ValueError if the file of a flag could not be written to ``path``; makes its folder."""
+def check_writable(name: str, path: str) -> None:
+    """Makes the folder of ``path``; raises ValueError, which begins with ``name``, if no file can be written
+    there. ``name`` is the flag or argument that holds the path."""
     folder = os.path.dirname(os.path.abspath(path))
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"{flag} {path}: {error}") from error
+        raise ValueError(f"{name} {path}: {error}") from error
     if os.path.isdir(path) or not os.access(folder, os.W_OK):
-        raise ValueError(f"{flag} {path}: cannot be written there")
+        raise ValueError(f"{name} {path}: cannot be written there")
 
 
-def modification_time(path: Optional[str]) -> Optional[float]:
+def modification_time(path: str | None) -> float | None:
     """Seconds since 1970; None for what is not a local file."""
     return os.path.getmtime(path) if path and os.path.exists(path) else None
 
@@ -51,7 +67,7 @@ def whole_file(path: str, mode: str = "w") -> Iterator[IO[Any]]:
         raise
 
 
-def write_json(path: str, content: Any, indent: Optional[int] = 1) -> None:
+def write_json(path: str, content: Any, indent: int | None = 1) -> None:
     """Writes a JSON file that is there as a whole or not at all."""
     with whole_file(path) as file:
         file.write(json.dumps(content, indent=indent) + "\n")
@@ -62,11 +78,11 @@ def read_json(path: str) -> Any:
     with open(path, encoding="utf-8") as file:
         try:
             return json.load(file)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is no JSON file: {error}") from error
 
 
-def file_hash(*paths: Optional[str]) -> Optional[str]:
+def file_hash(*paths: str | None) -> str | None:
     """SHA-256, in hexadecimal digits, of the contents of local files; None if one of them is not there."""
     digest = hashlib.sha256()
     for path in paths:
@@ -83,6 +99,106 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+class Differences(dict[str, str]):
+    """Fields of two descriptions that differ, as "this / other"; empty where they agree."""
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {values}" for name, values in self.items())
+
+
+@dataclass(frozen=True)
+class Description:
+    """Base of the dataclasses that are kept as JSON beside the files that they describe.
+
+    Fields are numbers, strings, booleans or, where the annotation says so, None. :meth:`load` checks each
+    against its annotation, which may be one with a bound: :data:`Positive`, :data:`NotNegative`.
+
+    Attributes:
+        error: what is raised for a file that cannot be used.
+        format_version: of the file; later ones than :data:`FORMAT_VERSION` are refused.
+    """
+
+    error: ClassVar[type[ValueError]] = ValueError
+
+    format_version: int = field(default=FORMAT_VERSION, kw_only=True)
+
+    @classmethod
+    def load(cls: type[Self], path: str, otherwise: str) -> Self:
+        """Reads the file; fields that the class does not have are left out.
+
+        Args:
+            path: the JSON file.
+            otherwise: says, after the path, what to do about a file that is no such description.
+
+        Raises:
+            error: naming file and field, for anything else than such a description.
+        """
+        if os.path.getsize(path) > _LARGEST_DESCRIPTION:
+            raise cls.error(f"{path} {otherwise}")
+        try:
+            content = read_json(path)
+        except ValueError as problem:
+            raise cls.error(str(problem)) from problem
+        if not isinstance(content, dict) or "format_version" not in content:
+            raise cls.error(f"{path} {otherwise}")
+        kinds = typing.get_type_hints(cls, include_extras=True)
+        values = {}
+        for of in fields(cls):
+            if of.name in content:
+                wanted = _wanted(content[of.name], kinds[of.name])
+                if wanted:
+                    raise cls.error(f"{path}: {of.name} must be {wanted}, not {content[of.name]!r:.50}")
+                values[of.name] = content[of.name]
+        if values["format_version"] > FORMAT_VERSION:
+            raise cls.error(
+                f"{path} has format {values['format_version']}, this version reads up to {FORMAT_VERSION}: "
+                "update trime_fairseq"
+            )
+        try:
+            return cls(**values)
+        except TypeError as problem:
+            raise cls.error(f"{path} {otherwise} ({problem})") from problem
+
+    def save(self, path: str) -> None:
+        """Writes the JSON file, as a whole or not at all."""
+        write_json(path, asdict(self))
+
+    def differences(
+        self, other: "Description", names: Iterable[str] | None = None, *, unknown_differs: bool = True
+    ) -> Differences:
+        """Compares two descriptions.
+
+        Args:
+            other: of the same class, or one that extends it.
+            names: fields to compare; all of this class if None.
+            unknown_differs: whether None and a value differ.
+        """
+        found = Differences()
+        for name in names if names is not None else [of.name for of in fields(self)]:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs and (unknown_differs or None not in (mine, theirs)):
+                found[name] = f"{mine} / {theirs}"
+        return found
+
+
+def _wanted(value: Any, annotation: Any) -> str | None:
+    """What a value of JSON should be, if it is not."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        wanted = [_wanted(value, kind) for kind in typing.get_args(annotation)]
+        return None if None in wanted else wanted[0]
+    if annotation is type(None):
+        return None if value is None else "null"
+    kind, least = annotation, None
+    if typing.get_origin(annotation) is Annotated:
+        kind, least = typing.get_args(annotation)
+    accepted = (int, float) if kind is float else (kind,)
+    is_number = kind in (int, float)
+    if type(value) in accepted and (not is_number or -(2.0**63) < value < 2.0**63):
+        return None if least is None or value >= least else f"at least {least}"
+    names = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
+    return names[kind]
+
+
 class Lock:
     """A lock between processes, held from :meth:`acquire` to :meth:`release` or the end of the process.
 
@@ -90,11 +206,11 @@ class Lock:
     that outlive it.
     """
 
-    _held: ClassVar[Set["Lock"]] = set()
+    _held: ClassVar[set["Lock"]] = set()
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._file: Optional[int] = None
+        self._file: int | None = None
 
     def acquire(self, wait: bool = False) -> bool:
         """Whether the lock was free; with ``wait``, waits until it is."""

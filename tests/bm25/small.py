@@ -5,7 +5,7 @@ import json
 import pytest
 
 from trime_fairseq.bm25 import read_segments
-from trime_fairseq.bm25.java import find_java
+from trime_fairseq.bm25.engines.java import find_java
 
 
 def write(path, texts, ids=None):

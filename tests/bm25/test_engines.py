@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from trime_fairseq.bm25 import build_index, open_index
-from trime_fairseq.bm25.engine import K1, B
-from trime_fairseq.bm25.java import use_java
+from trime_fairseq.bm25.engines.base import K1, B
+from trime_fairseq.bm25.engines.java import use_java
 
 from .small import ENGINES, LUCENE, segments_of
 

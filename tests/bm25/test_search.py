@@ -7,8 +7,8 @@ import pytest
 
 from trime_fairseq.bm25 import Results, greedy_chain, search_segments, write_batches
 from trime_fairseq.bm25.batches import BatchesInfo, order_hash
-from trime_fairseq.bm25.engine import no_hits
-from trime_fairseq.data import read_predefined
+from trime_fairseq.bm25.engines.base import no_hits
+from trime_fairseq.data.predefined import read_predefined
 
 from .small import segments_of
 

@@ -9,7 +9,6 @@ import random
 import signal
 import subprocess
 import sys
-import types
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,14 +16,11 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 if __name__ == "__main__":
-    # The package without its registration in fairseq, whose import takes seconds.
-    package = types.ModuleType("trime_fairseq")
-    package.__path__ = [str(ROOT / "trime_fairseq")]
-    sys.modules["trime_fairseq"] = package
+    sys.path.insert(0, str(ROOT))
 
-from trime_fairseq.datastore.building import build_index  # noqa: E402
-from trime_fairseq.datastore.index_config import IndexConfig  # noqa: E402
-from trime_fairseq.datastore.layout import Manifest, keys_path, open_datastore, values_path  # noqa: E402
+from trime_fairseq.datastore.builder import build_index  # noqa: E402
+from trime_fairseq.datastore.datastore import Manifest, keys_path, open_datastore, values_path  # noqa: E402
+from trime_fairseq.datastore.index.config import IndexConfig  # noqa: E402
 from trime_fairseq.datastore.streaming import StreamingIndex  # noqa: E402
 
 ROWS, DIMENSION, CHUNK = 1500, 16, 200

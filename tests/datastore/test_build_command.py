@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trime_fairseq.cli.build_index import main
-from trime_fairseq.datastore.index_config import IndexSidecar
+from trime_fairseq.datastore.index.config import IndexSidecar
 
 from .small_stores import (
     ROOT,

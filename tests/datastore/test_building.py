@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from trime_fairseq.datastore import growing_index
-from trime_fairseq.datastore.building import build_index
-from trime_fairseq.datastore.index_config import IndexSidecar
-from trime_fairseq.datastore.layout import DatastoreError, open_datastore
+from trime_fairseq.datastore.builder import build_index
+from trime_fairseq.datastore.datastore import DatastoreError, open_datastore
+from trime_fairseq.datastore.index.config import IndexSidecar
 from trime_fairseq.files import Lock
 
 from .small_stores import (

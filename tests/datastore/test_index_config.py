@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from trime_fairseq.datastore.index_config import IndexConfig, IndexSidecar
-from trime_fairseq.datastore.layout import DatastoreError
+from trime_fairseq.datastore.datastore import DatastoreError
+from trime_fairseq.datastore.index.config import IndexConfig, IndexSidecar
 
 from .small_stores import (
     CONFIG,

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from trime_fairseq.datastore import Datastore, DatastoreError
-from trime_fairseq.datastore.index_config import IndexConfig
+from trime_fairseq.datastore.index.config import IndexConfig
+from trime_fairseq.datastore.recall import RecallSample, exact_search
 from trime_fairseq.datastore.retriever import Retriever, nearest_of, read_index
-from trime_fairseq.recall import RecallSample, exact_search
 
 N, D, K = 3000, 32, 20
 # (Faiss factory string, smallest share of the true neighbours it must find)

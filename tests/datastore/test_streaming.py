@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from trime_fairseq.datastore import growing_index
-from trime_fairseq.datastore.index_config import IndexSidecar
-from trime_fairseq.datastore.layout import DatastoreError, Manifest, open_datastore, values_path
+from trime_fairseq.datastore.datastore import DatastoreError, Manifest, open_datastore, values_path
+from trime_fairseq.datastore.index.config import IndexSidecar
 
 from .small_stores import (
     CHUNK,

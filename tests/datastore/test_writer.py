@@ -15,7 +15,7 @@ import torch
 
 from trime_fairseq.datastore import DatastoreError, Manifest, open_datastore
 from trime_fairseq.datastore.background import BackgroundSink
-from trime_fairseq.datastore.layout import finite, manifest_path
+from trime_fairseq.datastore.datastore import finite, manifest_path
 from trime_fairseq.datastore.writer import StoreWriter
 
 from .small_stores import small_manifest

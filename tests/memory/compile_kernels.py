@@ -18,7 +18,7 @@ SLICES = {"fp16": 64, "bf16": 64, "fp32": 32}
 
 
 def compiled(kernel, dtype, architecture, stages):
-    """A kernel as :mod:`trime_fairseq.memory.fused` launches it for 1,024 dimensions and many queries."""
+    """A kernel as ``memory.triton_lse`` launches it for 1,024 dimensions and many queries."""
     constants = {"BM": 128, "BN": 64, "BD": SLICES[dtype], "D": 1024}
     if "SPLIT" in kernel.arg_names:
         constants["SPLIT"] = 2048

@@ -8,7 +8,7 @@ import os
 import torch.distributed as dist
 from fairseq.criterions import register_criterion
 
-import trime_fairseq  # noqa: F401
+import trime_fairseq.tasks  # noqa: F401
 from trime_fairseq.criterions.trime_ext_loss import TrimeExtConfig, TrimeExtLoss
 from trime_fairseq.criterions.trime_long_loss import SharedMemoryConfig, TrimeLongLoss
 

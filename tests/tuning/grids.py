@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from trime_fairseq.settings import MemorySettings
+from trime_fairseq.evaluation.config import MemorySettings
 from trime_fairseq.tuning import Axes
 
 NONE = (None,)

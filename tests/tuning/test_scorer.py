@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from trime_fairseq.datastore.retriever import Neighbors
-from trime_fairseq.memories import Batch, PrecedingText
-from trime_fairseq.results import Totals
+from trime_fairseq.evaluation.memory_scores import Batch, PrecedingText
+from trime_fairseq.evaluation.result import Totals
 from trime_fairseq.tuning import Axes, GridScorer
 from trime_fairseq.tuning.report import rank
 

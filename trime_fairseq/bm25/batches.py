@@ -4,7 +4,6 @@ import os
 from dataclasses import dataclass, fields
 from typing import Iterable, Optional
 
-from ..descriptions import read_description
 from ..files import text_hash, write_json
 from .chain import greedy_chain
 from .results import Results
@@ -37,7 +36,7 @@ class BatchesInfo(SegmentsInfo):
         path = batch_file + INFO
         if not os.path.exists(path):
             return None
-        return read_description(cls, path, "does not describe predefined batches: make them again")
+        return cls.load(path, "does not describe predefined batches: make them again")
 
 
 def order_hash(order: Iterable[int]) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .engine import NONE
+from .engines.base import NONE
 from .progress import progress_bar
 
 

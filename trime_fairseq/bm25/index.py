@@ -4,17 +4,16 @@ import logging
 import os
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from glob import escape as glob_escape
 from glob import glob
 from typing import Dict, Optional
 
-from ..descriptions import FORMAT_VERSION, read_description
-from ..files import Lock, write_json
-from .engine import Engine, Searcher
-from .lucene import Lucene
+from ..files import Description, Lock, NotNegative
+from .engines.base import Engine, Searcher
+from .engines.bm25s import Sparse
+from .engines.lucene import Lucene
 from .segments import Segments
-from .sparse import Sparse
 
 logger = logging.getLogger(__name__)
 
@@ -23,13 +22,12 @@ INFO = "trime.info"
 
 
 @dataclass(frozen=True)
-class IndexInfo:
+class IndexInfo(Description):
     """The file in the folder of an index: its engine and the hash of the exported segments."""
 
     engine: str
-    segments: int
+    segments: NotNegative
     text_hash: str
-    format_version: int = FORMAT_VERSION
 
     @classmethod
     def read(cls, folder: str) -> Optional["IndexInfo"]:
@@ -37,7 +35,7 @@ class IndexInfo:
         path = os.path.join(folder, INFO)
         if not os.path.exists(path):
             return None
-        return read_description(cls, path, "does not describe an index of segments: remove the folder")
+        return cls.load(path, "does not describe an index of segments: remove the folder")
 
 
 def build_index(segments: Segments, folder: str, engine: str = "lucene", threads: int = 1) -> None:
@@ -63,7 +61,7 @@ def build_index(segments: Segments, folder: str, engine: str = "lucene", threads
         work = tempfile.mkdtemp(dir=parent, prefix=f"{os.path.basename(folder)}.partial-")
         partial = os.path.join(work, "index")
         ENGINES[engine].build(segments.texts, partial, threads)
-        write_json(os.path.join(partial, INFO), asdict(info))
+        info.save(os.path.join(partial, INFO))
         os.replace(partial, folder)
         shutil.rmtree(work)
     finally:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from ..files import write_json
 from .batches import BatchesInfo
-from .engine import need
+from .engines.base import need
+from .engines.bm25s import index_of, tokenized
 from .segments import Segments
-from .sparse import index_of, tokenized
 
 ORDERS = {"the list": "list", "order of the text": "text", "random order": "random"}
 Floats = NDArray[np.float64]
@@ -47,12 +47,11 @@ def read_list(batch_file: str, segments: Segments) -> NDArray[np.int64]:
     if not np.array_equal(np.sort(order), np.arange(count)):
         raise ValueError(f"--batch_file {batch_file} does not hold each of the {count:,} segments once")
     info = BatchesInfo.read(batch_file)
-    different = segments.info.differences(info) if info else {}
+    different = segments.info.conflicts(info) if info else None
     if different:
-        changes = ", ".join(f"{name} {values}" for name, values in different.items())
         raise ValueError(
             f"--batch_file {batch_file} was made of other segments than {segments.path} "
-            f"(here / there: {changes})"
+            f"(here / there: {different})"
         )
     return order
 

@@ -5,15 +5,14 @@ RESULTS/neighbors-00001000.npz    of segments 1,000 and following: ids int32 and
 """
 
 import os
-from dataclasses import asdict, dataclass
-from typing import Dict, Iterator, List, Tuple
+from dataclasses import dataclass, fields
+from typing import Iterator, List, Tuple
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..descriptions import read_description
-from ..files import whole_file, write_json
+from ..files import Differences, Positive, whole_file
 from .segments import SegmentsInfo
 
 INFO = "search.info"
@@ -30,15 +29,13 @@ class SearchInfo(SegmentsInfo):
     """
 
     engine: str
-    k: int
-    piece: int
-    num_shards: int
+    k: Positive
+    piece: Positive
+    num_shards: Positive
 
-    def conflicts(self, other: "SearchInfo") -> Dict[str, str]:
-        """Fields that make other results, as "this / other"."""
-        mine, others = asdict(self), asdict(other)
-        names = [name for name in mine if name != "num_shards"]
-        return {name: f"{mine[name]} / {others[name]}" for name in names if mine[name] != others[name]}
+    def other_results(self, other: "SearchInfo") -> Differences:
+        """Fields that make other results."""
+        return self.differences(other, [of.name for of in fields(self) if of.name != "num_shards"])
 
 
 class Results:
@@ -58,7 +55,7 @@ class Results:
         if not os.path.exists(path):
             raise ValueError(f"--results_path {folder} holds no results: run trime-bm25 search")
         otherwise = "does not describe the results of a search: is the folder right?"
-        return cls(folder, read_description(SearchInfo, path, otherwise))
+        return cls(folder, SearchInfo.load(path, otherwise))
 
     @classmethod
     def create(cls, folder: str, info: SearchInfo) -> "Results":
@@ -69,14 +66,13 @@ class Results:
         """
         path = os.path.join(folder, INFO)
         if os.path.exists(path):
-            different = cls.open(folder).info.conflicts(info)
+            different = cls.open(folder).info.other_results(info)
             if different:
-                changes = ", ".join(f"{name} {values}" for name, values in different.items())
                 raise ValueError(
-                    f"--results_path {folder} holds results of another search (there / here: {changes}): "
+                    f"--results_path {folder} holds results of another search (there / here: {different}): "
                     "remove it, or choose another folder"
                 )
-        write_json(path, asdict(info))
+        info.save(path)
         return cls(folder, info)
 
     def pieces(self, shard: int = 0, num_shards: int = 1) -> Iterator[Tuple[int, int]]:

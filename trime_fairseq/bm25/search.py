@@ -5,7 +5,7 @@ from typing import List
 
 import numpy as np
 
-from .engine import NONE, Hits, Searcher, no_hits
+from .engines.base import NONE, Hits, Searcher, no_hits
 from .progress import progress_bar
 from .results import Results, SearchInfo
 from .segments import Segments

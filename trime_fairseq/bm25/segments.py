@@ -2,18 +2,17 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Dict, List, Optional
+from dataclasses import dataclass, fields
+from typing import Any, List, Optional
 
-from ..descriptions import FORMAT_VERSION, read_description
-from ..files import file_hash, write_json
+from ..files import Description, Differences, NotNegative, Positive, file_hash
 
 # Not .json: Pyserini would index the file, too.
 INFO = ".info"
 
 
 @dataclass(frozen=True)
-class SegmentsInfo:
+class SegmentsInfo(Description):
     """What an export is of; None where it does not tell.
 
     Attributes:
@@ -23,25 +22,20 @@ class SegmentsInfo:
         tokens_per_sample, sample_break_mode: how the text was cut.
     """
 
-    segments: int
+    segments: NotNegative
     text_hash: str
     data_hash: Optional[str] = None
-    tokens_per_sample: Optional[int] = None
+    tokens_per_sample: Positive | None = None
     sample_break_mode: Optional[str] = None
-    format_version: int = FORMAT_VERSION
 
     def write(self, path: str) -> None:
         """Beside the file ``path`` that it is of."""
-        write_json(path + INFO, asdict(self))
+        self.save(path + INFO)
 
-    def differences(self, other: "SegmentsInfo") -> Dict[str, str]:
-        """Fields that differ, as "this / other"; what one of them does not tell does not count."""
-        mine, others = asdict(self), asdict(other)
-        return {
-            name: f"{mine[name]} / {others[name]}"
-            for name in (field.name for field in fields(SegmentsInfo))
-            if mine[name] != others[name] and None not in (mine[name], others[name])
-        }
+    def conflicts(self, other: "SegmentsInfo") -> Differences:
+        """Fields that make other segments; what one of them does not tell does not count."""
+        names = [of.name for of in fields(SegmentsInfo)]
+        return self.differences(other, names, unknown_differs=False)
 
 
 @dataclass(frozen=True)
@@ -72,8 +66,8 @@ def read_segments(path: str) -> Segments:
     info = SegmentsInfo(len(texts), file_hash(path) or "")
     if not os.path.exists(path + INFO):
         return Segments(path, texts, info)
-    described = read_description(SegmentsInfo, path + INFO, "does not describe segments: export them again")
-    if described.differences(info):
+    described = SegmentsInfo.load(path + INFO, "does not describe segments: export them again")
+    if described.conflicts(info):
         raise ValueError(f"{flag} is not the file that {path}{INFO} describes: export the segments again")
     return Segments(path, texts, described)
 

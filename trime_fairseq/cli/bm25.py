@@ -7,10 +7,10 @@ import sys
 from typing import List, Optional
 
 from ..bm25 import Results, build_index, open_index, read_segments, search_segments, write_batches
-from ..bm25.export import export
+from ..bm25.engines.lucene import Lucene
 from ..bm25.index import ENGINES, engine_of
-from ..bm25.lucene import Lucene
 from ..bm25.report import compare, read_list, table, write_report
+from ..data.export_command import export
 from .flags import add_flag, log_to_stdout, run
 
 PROGRAM = "trime-bm25"

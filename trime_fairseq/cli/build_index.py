@@ -4,9 +4,9 @@ import argparse
 import sys
 from typing import List, Optional
 
-from ..datastore.building import build_index
-from ..datastore.index_config import METRICS, IndexConfig
-from ..datastore.layout import Datastore, DatastoreError, open_datastore
+from ..datastore.builder import build_index
+from ..datastore.datastore import Datastore, DatastoreError, open_datastore
+from ..datastore.index.config import METRICS, IndexConfig
 from .flags import add_flag, log_to_stdout, run
 
 PROGRAM = "trime-build-index"

@@ -4,9 +4,9 @@ import argparse
 from typing import List
 
 from ..datastore.background import RowSink
-from ..datastore.layout import DatastoreError, Manifest
+from ..datastore.datastore import DatastoreError, Manifest
 from ..datastore.streaming import StreamingIndex
-from ..in_process import Substitutes, run_eval_lm
+from ..evaluation.eval_lm import Substitutes, run_eval_lm
 from .build_index import config_from_args
 
 

@@ -6,8 +6,8 @@ import sys
 import tempfile
 from typing import Any, Dict, List, Optional, Tuple
 
+from ..evaluation.eval_lm import Substitutes, run_eval_lm
 from ..files import check_writable, read_json, write_json
-from ..in_process import Substitutes, run_eval_lm
 from ..tuning import GridScorer, Request, read_request
 from ..tuning.plot import draw
 from ..tuning.report import command_for_test, content, distinct, edges, rank, table

@@ -7,9 +7,9 @@ from typing import Any, Callable, Dict, NamedTuple, Tuple
 import torch
 from torch import Tensor
 
-from ..data import TrainingOrder
+from ..data.order import TrainingOrder
 from ..memory import Visibility, start_gather
-from .trime_criterion import Memory, TrimeCriterion, TrimeCriterionConfig
+from .base import Memory, TrimeCriterion, TrimeCriterionConfig
 
 
 @dataclass

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from fairseq.criterions import register_criterion
 from omegaconf import II
 
-from ..data import TrainingOrder
+from ..data.order import TrainingOrder
 from ..memory import Visibility
 from .shared_memory import Layout, SharedMemoryConfig, SharedMemoryCriterion
 

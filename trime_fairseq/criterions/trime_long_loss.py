@@ -4,7 +4,7 @@ import logging
 
 from fairseq.criterions import register_criterion
 
-from ..data import TrainingOrder
+from ..data.order import TrainingOrder
 from ..memory import Visibility
 from .shared_memory import Layout, SharedMemoryConfig, SharedMemoryCriterion
 

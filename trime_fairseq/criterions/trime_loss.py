@@ -6,7 +6,7 @@ from fairseq.criterions import register_criterion
 from torch import Tensor
 
 from ..memory import Visibility
-from .trime_criterion import Memory, TrimeCriterion, TrimeCriterionConfig
+from .base import Memory, TrimeCriterion, TrimeCriterionConfig
 
 
 @register_criterion("trime_loss", dataclass=TrimeCriterionConfig)

@@ -5,9 +5,9 @@ from typing import Any, Callable, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .gpu_index import GpuAdder, require_gpu, train_on_gpus
-from .index_config import faiss_error, import_faiss
-from .layout import DatastoreError
+from .datastore import DatastoreError
+from .index.config import faiss_error, import_faiss
+from .index.gpu import GpuAdder, require_gpu, train_on_gpus
 
 
 class Adder(Protocol):

@@ -5,8 +5,8 @@ from typing import Any, Optional
 import numpy as np
 from numpy.typing import NDArray
 
-from .index_config import import_faiss
-from .layout import DatastoreError, finite
+from .datastore import DatastoreError, finite
+from .index.config import import_faiss
 
 # Small enough that copies and masks of a block are nothing beside a chunk of keys.
 BLOCK_ROWS = 16_384

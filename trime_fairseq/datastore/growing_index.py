@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from ..files import Lock, check_writable
 from .adding import Adder, adder, check_kind, train
-from .index_config import FINISHED, PARTIAL, TRAINED, IndexSidecar, import_faiss, sidecar_path
-from .index_files import listed, read_index, remove, write_index
-from .layout import DatastoreError
+from .datastore import DatastoreError
+from .index.config import FINISHED, PARTIAL, TRAINED, IndexSidecar, import_faiss, sidecar_path
+from .index.files import read_index, remove, write_index
 
 logger = logging.getLogger(__name__)
 
@@ -105,8 +105,9 @@ class GrowingIndex:
                 )
             return False
         if differing := there.differences(self.plan, FINISHED):
-            what = listed(differing)
-            logger.info(f"TRIME: {self.path} will be replaced when the new index is done: {what}")
+            logger.info(
+                f"TRIME: {self.path} will be replaced when the new index is done: {differing} (there / now)"
+            )
             return False
         return there.complete
 
@@ -124,9 +125,11 @@ class GrowingIndex:
     def resume(self) -> bool:
         """Whether an earlier run left an index to go on with; otherwise its remains are removed."""
         there = IndexSidecar.read(self._partial)
-        differing = there.differences(self.plan, PARTIAL) if there is not None else {}
+        differing = there.differences(self.plan, PARTIAL) if there is not None else None
         if differing:
-            logger.info(f"TRIME: {self._partial} is of another index, starting anew: {listed(differing)}")
+            logger.info(
+                f"TRIME: {self._partial} is of another index, starting anew: {differing} (there / now)"
+            )
         if there is None or differing or not os.path.exists(self._partial):
             self.start_over()
             return False
@@ -150,7 +153,9 @@ class GrowingIndex:
         if there is None or not os.path.exists(self._trained):
             return False
         if differing := there.differences(self.plan, TRAINED):
-            logger.info(f"TRIME: training again, {self._trained} is of another index: {listed(differing)}")
+            logger.info(
+                f"TRIME: training again, {self._trained} is of another index: {differing} (there / now)"
+            )
             return False
         logger.info(f"TRIME: using the trained index {self._trained}")
         self.index = read_index(self._trained)

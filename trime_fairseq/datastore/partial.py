@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .layout import DatastoreError
+from .datastore import DatastoreError
 
 
 class PartialArray:

@@ -11,8 +11,8 @@ import torch.nn.functional as functional
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .index_config import import_faiss
-from .layout import Datastore, DatastoreError
+from .datastore import Datastore, DatastoreError
+from .index.config import import_faiss
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files import Lock
+from .datastore import DatastoreError, Manifest, values_path
 from .float_keys import check_finite, float_keys
 from .growing_index import GrowingIndex
-from .index_config import IndexConfig, IndexSidecar, index_path
-from .layout import DatastoreError, Manifest, values_path
+from .index.config import IndexConfig, IndexSidecar, index_path
 from .partial import PartialArray
 from .writer import refuse_other_store, store_is_complete
 

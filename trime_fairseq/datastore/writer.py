@@ -10,7 +10,7 @@ from typing import Any, Optional
 from numpy.typing import NDArray
 
 from ..files import Lock, read_json, write_json
-from .layout import DatastoreError, Manifest, finite, keys_path, manifest_path, values_path
+from .datastore import DatastoreError, Manifest, finite, keys_path, manifest_path, values_path
 from .partial import PartialArray
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ class StoreWriter:
     this order: after a kill the process goes on from there, and the files end the same.
 
     Args:
-        prefix: P of :mod:`trime_fairseq.datastore.layout`.
+        prefix: P of :mod:`trime_fairseq.datastore.datastore`.
         manifest: what will be in the store.
         begin, end: the rows of this process.
         shard_id: which of the ``manifest.num_shards`` ranges that is.
@@ -179,7 +179,7 @@ class StoreWriter:
 def store_is_complete(prefix: str, manifest: Manifest) -> bool:
     """Whether the store described by ``manifest`` is there."""
     there = Manifest.read(prefix)
-    return there is not None and there.complete and not there.differences(manifest, "num_shards")
+    return there is not None and there.complete and not there.conflicts(manifest, "num_shards")
 
 
 def refuse_other_store(prefix: str, manifest: Manifest) -> None:
@@ -192,11 +192,10 @@ def refuse_other_store(prefix: str, manifest: Manifest) -> None:
                     f"{path} is there already, without a manifest: remove it, or choose another --dstore-mmap"
                 )
         return
-    differing = there.differences(manifest, *(["num_shards"] if there.complete else []))
+    differing = there.conflicts(manifest, *(["num_shards"] if there.complete else []))
     if differing:
-        what = ", ".join(f"{name} {values}" for name, values in differing.items())
         state = "a complete datastore" if there.complete else "an unfinished datastore"
         raise DatastoreError(
-            f"{prefix} is {state} of something else (there / here: {what}): continue it with the same flags, "
-            f"remove {prefix}*, or choose another --dstore-mmap"
+            f"{prefix} is {state} of something else (there / here: {differing}): continue it with the same "
+            f"flags, remove {prefix}*, or choose another --dstore-mmap"
         )

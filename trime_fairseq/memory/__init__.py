@@ -1,7 +1,7 @@
 """The TRIME objective and its memories, in plain PyTorch (no fairseq import)."""
 
-from .fifo import LongTermMemory
 from .gather import Gathered, start_gather
+from .long_term import LongTermMemory
 from .lse import IMPLEMENTATIONS, memory_lse
 from .neighbors import interpolate, neighbor_lse
 from .objective import memory_mass, positive_share, trime_log_prob

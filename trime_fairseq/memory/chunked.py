@@ -6,8 +6,8 @@ from typing import Tuple
 import torch
 from torch import Tensor
 
+from .numerics import similarities
 from .problem import Inputs, Plan, accumulation_dtype, in_parts
-from .products import similarities
 from .recomputed import Implementation, Results, recomputed_lse
 from .tiling import Tile
 

@@ -7,10 +7,10 @@ from typing import Any, Optional, Tuple
 import torch
 from torch import Tensor
 
-from .choice import fused_if_faster
+from .autotune import fused_if_faster
 from .chunked import chunked_lse
+from .numerics import without_autocast
 from .problem import Inputs, Plan, accumulation_dtype
-from .products import without_autocast
 from .visibility import Visibility
 
 # Names of ``impl``.
@@ -55,7 +55,7 @@ def memory_lse(
         key_grad: the range [begin, end) of keys that get a gradient, by default all. Keys gathered from
             other devices have none, and it is not computed for them.
         impl: ``chunked``, ``triton``, ``naive`` (the two lines above: for tests and baselines) or ``auto``:
-            on CUDA ``triton`` if it is faster there (:mod:`trime_fairseq.memory.choice`), else ``chunked``.
+            on CUDA ``triton`` if it is faster there (:mod:`trime_fairseq.memory.autotune`), else ``chunked``.
         tile: queries and keys per tile of the chunked implementation, and of Triton's backward; (0, 0)
             chooses by device.
 
@@ -105,7 +105,7 @@ def _has_fused(dtype: torch.dtype) -> bool:
 def _fused() -> Any:
     # Triton comes with PyTorch for CUDA only.
     try:
-        from . import fused
+        from . import triton_lse as fused
     except ImportError as error:
         raise ValueError(f"impl='triton' needs Triton, which is not installed: {error}") from error
     return fused

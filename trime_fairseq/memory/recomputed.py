@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .numerics import add_product, relative_to_largest, without_autocast
 from .problem import Inputs, Plan, accumulation_dtype, in_parts
-from .products import add_product, relative_to_largest, without_autocast
 from .tiling import Tile
 
 # A and P of the objective, [N] each.

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from .host import sent
-from .products import autocast_dtype
-from .vocabulary import linear_lse_and_pick, lse_and_pick
+from .numerics import autocast_dtype
+from .token_softmax import linear_lse_and_pick, lse_and_pick
 
 # Logits that are held all at once: 1 GiB in half precision.
 _MOST_KEPT = 2**29

@@ -1,4 +1,4 @@
-"""The Triton kernels of :mod:`trime_fairseq.memory.fused`.
+"""The Triton kernels of :mod:`trime_fairseq.memory.triton_lse`.
 
 Both walk over tiles of similarities, the products of BM queries and BN keys summed over slices of BD of their
 D dimensions, which never leave the chip. With TRITON_INTERPRET=1 they run on a CPU, for tests.

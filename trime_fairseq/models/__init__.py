@@ -1,6 +1,6 @@
-"""Architectures of the published models, and the tap that captures g(c) from any transformer_lm."""
+"""Architectures of the published models, reading checkpoints, and the tap that captures g(c)."""
 
-from . import architectures
+from . import architectures, checkpoints
 from .representation import KEY_TYPES, RepresentationTap
 
-__all__ = ["KEY_TYPES", "RepresentationTap", "architectures"]
+__all__ = ["KEY_TYPES", "RepresentationTap", "architectures", "checkpoints"]

@@ -7,12 +7,12 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks.language_modeling import LanguageModelingConfig
 from omegaconf import II
 
-from ..datastore.index_config import METRICS
+from ..datastore.index.config import METRICS
 from ..datastore.retriever import SIMILARITIES
+from ..evaluation.config import MODES
 from ..files import check_writable
 from ..memory import IMPLEMENTATIONS
 from ..models.representation import KEY_TYPES
-from ..settings import MODES
 
 # Those that would do nothing without a search.
 SEARCH_FLAGS = (

@@ -13,14 +13,17 @@ from fairseq.data import FairseqDataset, iterators
 from fairseq.tasks import register_task
 from fairseq.tasks.language_modeling import LanguageModelingTask
 
-from ..checkpoints import check_cutoffs, refuse_other_dictionary
-from ..data import HostTargets, TrainingOrder, export_segments, planned_iterator, text_files_hash
+from ..data.export import export_segments
+from ..data.host_targets import HostTargets
+from ..data.order import TrainingOrder, planned_iterator
+from ..data.provenance import text_files_hash
+from ..evaluation.config import MemorySettings
+from ..evaluation.result import EvaluationIterator
+from ..evaluation.setup import EvaluationSetup
 from ..files import check_writable
+from ..models.checkpoints import check_cutoffs, refuse_other_dictionary
 from ..models.representation import key_dimension
-from ..results import EvaluationIterator
-from ..settings import MemorySettings
 from .config import TrimeLanguageModelingConfig, check_datastore_flags
-from .evaluation import EvaluationSetup
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import itertools
 from typing import Any, Dict, Iterator, NamedTuple, Tuple
 
-from ..settings import MemorySettings
+from ..evaluation.config import MemorySettings
 
 # The value of each used axis, by its name.
 Point = Dict[str, Any]

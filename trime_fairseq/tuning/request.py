@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from ..settings import MemorySettings
+from ..evaluation.config import MemorySettings
 from .axes import AXES, Axes, Point, flag
 
 PROGRAM = "trime-tune"

@@ -5,11 +5,11 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 import torch
 from torch import Tensor
 
-from ..memories import Grid
+from ..evaluation.config import MemorySettings
+from ..evaluation.memory_scores import Grid
+from ..evaluation.result import Totals
+from ..evaluation.scorer import Extras, Memories, TrimeScorer
 from ..memory import trime_log_prob
-from ..results import Totals
-from ..scoring import Extras, Memories, TrimeScorer
-from ..settings import MemorySettings
 from .axes import Axes
 
 # Log-probabilities that are computed at once: enough to pay for their calls, in less than 100 MB on a CPU.

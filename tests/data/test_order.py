@@ -1,0 +1,205 @@
+"""Flags of the order of batches, the file of predefined batches, the export of segments."""
+
+import json
+import logging
+
+import pytest
+
+from tests.recorded import make_criterion, make_order
+from tests.small_data import monolingual
+from trime_fairseq.criterions.trime_ext_loss import TrimeExtLoss
+from trime_fairseq.criterions.trime_long_loss import TrimeLongLoss, TrimeLongLossSameDevice
+from trime_fairseq.data.export import export_segments
+from trime_fairseq.data.predefined import read_predefined
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(train_mem_size=40), "is not a multiple of the 16 tokens of a device"),
+        (dict(train_mem_size=8), "is not a multiple of the 16 tokens of a device"),
+        (dict(train_mem_size=-16), "is not a multiple"),
+        (dict(train_mem_size=40, max_tokens=20, world_size=2), "not a multiple of --tokens-per-sample 8"),
+        (dict(train_mem_size=48, world_size=4), "groups of 3 devices .* do not divide 4 devices"),
+        (dict(train_mem_size=32, world_size=1), "groups of 2 devices .* do not divide 1 devices"),
+        (dict(train_mem_size=16, keep_order=False), "pass --keep-order"),
+        (dict(train_mem_size=16, predefined_batches="b.json"), "without --predefined-batches"),
+        (dict(max_tokens=7), "--max-tokens 7 holds no segment of --tokens-per-sample 8"),
+    ],
+)
+def test_contradicting_flags(settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_order(**settings).check("data", "train")
+
+
+def test_predefined_batches_of_several_folders():
+    with pytest.raises(ValueError, match="one DATA folder"):
+        make_order(predefined_batches="b.json").check("data1:data2", "train")
+
+
+@pytest.mark.parametrize(
+    ("settings", "tokens", "devices"),
+    [
+        (dict(train_mem_size=64, world_size=8), 16, 4),
+        (dict(train_mem_size=64, world_size=8, max_tokens=None, batch_size=4), 32, 2),
+        (dict(train_mem_size=64, world_size=8, max_tokens=64, batch_size=1), 8, 8),
+        (dict(world_size=8), 16, 1),
+        (dict(world_size=8, predefined_batches="b.json"), 16, 8),
+        (dict(max_tokens=6, sample_break_mode="eos"), 6, 1),
+    ],
+)
+def test_devices_that_share_a_memory(settings, tokens, devices):
+    order = make_order(**settings)
+    order.check("data", "train")
+    assert order.tokens_per_device == tokens
+    assert order.devices_per_memory == devices
+
+
+@pytest.mark.parametrize("kind", [TrimeLongLoss, TrimeLongLossSameDevice])
+@pytest.mark.parametrize("settings", [dict(keep_order=False), dict(predefined_batches="b.json")])
+def test_consecutive_memory_needs_consecutive_segments(kind, settings):
+    with pytest.raises(ValueError, match="--keep-order"):
+        make_criterion(kind, order=make_order(**settings))
+
+
+def test_size_of_the_consecutive_memory():
+    with pytest.raises(ValueError, match=r"needs --train-mem-size N.*\(32 for all\)"):
+        make_criterion(TrimeLongLoss, order=make_order(world_size=2))
+    order = make_order(world_size=2, train_mem_size=32)
+    assert make_criterion(TrimeLongLoss, order=order).devices_per_memory == 2
+    with pytest.raises(ValueError, match="memory of one device"):
+        make_criterion(TrimeLongLossSameDevice, order=order)
+    with pytest.raises(ValueError, match="batches of all devices"):
+        make_criterion(TrimeExtLoss, order=order)
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.5, float("nan")])
+def test_cross_sent_ratio_is_a_probability(ratio):
+    with pytest.raises(ValueError, match=r"--cross-sent-ratio is a probability, in \[0, 1\]"):
+        make_criterion(TrimeExtLoss, cross_sent_ratio=ratio)
+
+
+def test_warns_of_batches_that_are_not_similar(caplog):
+    with caplog.at_level(logging.WARNING):
+        make_criterion(TrimeExtLoss, order=make_order(predefined_batches="b.json"))
+        assert not caplog.records
+        make_criterion(TrimeExtLoss)
+    assert "without --predefined-batches" in caplog.text
+
+
+def test_task_that_does_not_know_the_batches():
+    criterion = make_criterion(TrimeExtLoss)
+    criterion.task.order = None
+    with pytest.raises(ValueError, match="use --task trime_language_modeling"):
+        TrimeExtLoss.__init__(
+            criterion, type("Config", (), dict(vars_of(criterion), cross_sent_ratio=0.0)), criterion.task
+        )
+
+
+def vars_of(criterion):
+    return dict(
+        knn_keytype=criterion.knn_keytype,
+        memory_impl=criterion.memory_impl,
+        ce_warmup_epoch=0,
+        exact_tails=False,
+        sentence_avg=False,
+        ddp_backend="legacy_ddp",
+        distributed_world_size=1,
+        gather_grad=False,
+        seed=1,
+    )
+
+
+def test_memory_of_a_single_segment(caplog):
+    """The memory would be empty, or that of trime_loss."""
+    alone = make_order(max_tokens=15, predefined_batches="b.json")
+    with pytest.raises(ValueError, match="other segments, but --max-tokens 15 of one device holds only one"):
+        make_criterion(TrimeExtLoss, order=alone)
+    make_criterion(TrimeExtLoss, order=make_order(max_tokens=15, world_size=2))
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        make_criterion(TrimeLongLossSameDevice)
+        assert not caplog.records
+        make_criterion(TrimeLongLossSameDevice, order=make_order(max_tokens=15))
+    assert "holds a single segment" in caplog.text
+
+
+def test_draws_repeat_with_seed_update_and_batch():
+    def draws(seed, updates):
+        criterion = make_criterion(TrimeExtLoss, seed=seed)
+        found = []
+        for update in updates:
+            criterion.task.update_num = update
+            found.append([criterion._draw(2 * update), criterion._draw(2 * update + 1)])
+        return found
+
+    whole = draws(1, [0, 1, 2, 3])
+    assert draws(1, [2, 3]) == whole[2:]
+    assert len({value for pair in whole for value in pair}) == 8
+    assert draws(2, [0]) != whole[:1]
+    many = [criterion_draw for pair in draws(5, range(1000)) for criterion_draw in pair]
+    assert sum(value < 0.9 for value in many) / 2000 == pytest.approx(0.9, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[0, 1, 2, 2]", "2 is listed 2 times and 3 not at all"),
+        ("[0, 1, 2, 4]", r"4 is not the id of a segment \(0 to 3\)"),
+        ("[0, 1, 2, -1]", "-1 is not the id of a segment"),
+        ("[0, 1, 2]", "lists 3 segments, but the training data has 4 at --tokens-per-sample 128"),
+        ("[0, 1, 2, 3, 4]", "lists 5 segments"),
+        ('["0", "1", "2", "3"]', "a JSON list of integers expected"),
+        ("[0.0, 1, 2, 3]", "a JSON list of integers expected"),
+        ("[true, 1, 2, 3]", "a JSON list of integers expected"),
+        ('{"0": 1}', "a JSON list of integers expected"),
+        ("[0, 1, 2, 3", "cannot be read as JSON"),
+    ],
+)
+def test_bad_predefined_batches(tmp_path, content, message):
+    path = tmp_path / "batches.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message) as error:
+        read_predefined(str(path), 4, 128)
+    assert str(error.value).startswith(f"--predefined-batches {path}")
+
+
+def test_predefined_batches(tmp_path):
+    path = tmp_path / "batches.json"
+    path.write_text("[3, 0, 2, 1]")
+    assert read_predefined(str(path), 4, 128).tolist() == [3, 0, 2, 1]
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_predefined(str(tmp_path / "missing"), 4, 128)
+
+
+def test_exported_segments(tmp_path, dictionary):
+    """Every segment in order, the words of its targets, no end-of-sentence symbols, words in any script."""
+    dictionary.symbols[12] = 'ä"\\'
+    segments = monolingual(dictionary, [5, 2, 3], 4, "none")
+    path = tmp_path / "segments.json"
+    export_segments(segments, dictionary, str(path))
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert [entry["id"] for entry in found] == ["0", "1", "2"]
+    words = {10: "g", 11: "h", 12: 'ä"\\', 13: "j", 15: "l", 17: "n", 18: "o"}
+    assert [entry["contents"] for entry in found] == [
+        " ".join(words[t] for t in segments[i]["target"].tolist() if t != dictionary.eos()) for i in range(3)
+    ]
+    assert sum(len(entry["contents"].split()) for entry in found) == 7
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_unfinished_export_does_not_bear_the_name(tmp_path, dictionary):
+    segments = monolingual(dictionary, [5, 2, 3], 4, "none")
+
+    class Broken:
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            if index == 2:
+                raise RuntimeError("out of order")
+            return segments[index]
+
+    with pytest.raises(RuntimeError):
+        export_segments(Broken(), dictionary, str(tmp_path / "segments.json"))
+    assert not (tmp_path / "segments.json").exists()

@@ -1,0 +1,242 @@
+"""External memory through the real fairseq-eval-lm: writing, continuing, searching, bad input."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import faiss
+import numpy as np
+import pytest
+
+from tests.commands import REFERENCE, environment, evaluate, evaluation_command, run, run_ranks
+from trime_fairseq.datastore import DatastoreError, Manifest, open_datastore
+from trime_fairseq.datastore.index.config import IndexConfig, IndexSidecar
+from trime_fairseq.evaluation.external import Querying, open_external
+
+pytestmark = pytest.mark.process
+
+PUBLISHED = REFERENCE / "datastore"
+WINDOW = "--context-window 96 --max-tokens 4096 --batch-size 32"
+WRITE = f"{WINDOW} --save-knnlm-dstore --dstore-fp16"
+SEARCH = f"{WINDOW} --use-external --k 32"
+FILES = ("-fp16_keys.npy", "_vals.npy")
+
+
+def save(prefix, flags="", subset="valid"):
+    flags = f"{WRITE} --gen-subset {subset} --dstore-mmap {prefix} {flags}"
+    return evaluation_command("word-trime_ext", flags)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """All tokens of the validation text, and a Flat index of them."""
+    folder = tmp_path_factory.mktemp("store")
+    prefix = folder / "dstore"
+    run(*save(prefix))
+    keys = np.array(open_datastore(str(prefix)).keys, dtype=np.float32)
+    index = faiss.IndexFlatIP(keys.shape[1])
+    index.add(keys)
+    faiss.write_index(index, str(folder / "flat.ip"))
+    return folder
+
+
+def arrays(prefix):
+    return [open(f"{prefix}{ending}", "rb").read() for ending in FILES]
+
+
+def test_keys_and_values_of_the_published_code(tmp_path):
+    run(*save(tmp_path / "d", "--context-full-only --dstore-size 20000", "train"))
+    (keys, values), (their_keys, their_values) = arrays(tmp_path / "d"), arrays(PUBLISHED / "dstore")
+    assert values == their_values
+    keys, their_keys = (np.frombuffer(x, dtype=np.float16).astype(np.float32) for x in (keys, their_keys))
+    assert np.abs(keys - their_keys).max() < 2e-3  # the last bit of half precision
+    manifest = Manifest.read(str(tmp_path / "d"))
+    assert manifest.complete
+    assert (manifest.rows, manifest.dimension, manifest.key_type) == (20000, 96, "last_ffn_input")
+
+
+def test_every_evaluated_token_is_there(store):
+    result = open_datastore(str(store / "dstore"))
+    assert result.rows == 20783
+    tokens = np.fromfile(REFERENCE / "data" / "word" / "valid.bin", dtype=np.uint16)
+    assert np.array_equal(result.values, tokens[-20783:])
+
+
+def test_shards_of_separate_commands_and_of_processes_together(store, tmp_path):
+    for shard in (1, 0):
+        run(*save(tmp_path / "d", f"--num-shards 2 --shard-id {shard}"))
+    assert arrays(tmp_path / "d") == arrays(store / "dstore")
+    run_ranks(save(tmp_path / "ranks"), 2)
+    assert arrays(tmp_path / "ranks") == arrays(store / "dstore")
+    assert Manifest.read(str(tmp_path / "ranks")).complete
+
+
+CHILD = """
+import sys
+import trime_fairseq.tasks
+from trime_fairseq.datastore.writer import StoreWriter
+from trime_fairseq.evaluation.eval_lm import Substitutes, run_eval_lm
+
+class Slow(StoreWriter):
+    def write(self, *rows):
+        import time
+        super().write(*rows)
+        time.sleep(0.1)
+
+prefix = sys.argv[sys.argv.index("--dstore-mmap") + 1]
+sink = lambda manifest: Slow(prefix, manifest, 0, manifest.rows, note_every=0)
+run_eval_lm(sys.argv[1:], Substitutes(sink=sink))
+"""
+
+
+def test_killed_while_writing(store, tmp_path):
+    prefix = tmp_path / "d"
+    command = [sys.executable, "-c", CHILD, *map(str, save(prefix)[1:])]
+    note = tmp_path / "d.shard-0-of-1.json"
+    child = subprocess.Popen(
+        command, env=environment(cpu=True), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.time() + 120
+    while not note.exists() or json.loads(note.read_text())["done"] < 4000:
+        assert child.poll() is None
+        assert time.time() < deadline
+        time.sleep(0.02)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert not os.path.exists(f"{prefix}_vals.npy")
+    log = run(*evaluation_command("word-trime_ext", f"{SEARCH} --dstore-filename {prefix}"), fails=True)
+    assert "needs --indexfile" in log
+    log = run(*save(prefix))
+    assert "continuing" in log
+    assert arrays(prefix) == arrays(store / "dstore")
+    assert "are there already" in run(*save(prefix))
+
+
+def test_flat_index_gives_the_loss_of_exact_search(store, tmp_path):
+    """Faiss's scores, and exact ones of the stored keys over another index's neighbours."""
+    flags = f"{SEARCH} --dstore-filename {store}/dstore --indexfile"
+    (tmp_path / "a").mkdir()
+    flat = evaluate(tmp_path, "word-trime_ext", f"{flags} {store}/flat.ip --check-recall 50")
+    exact = evaluate(tmp_path / "a", "word-trime_ext", f"{flags} {store}/flat.ip --knn-sim-func ip")
+    assert flat["loss"] == pytest.approx(exact["loss"], rel=1e-6)
+    assert flat["recall_at_k"] == 1.0
+    assert flat["recall_queries"] == 50
+    assert "recall of the index: nearest key 1.000" in flat["log"]
+    assert set(flat["stage_seconds"]) == {"model", "search", "combination"}
+    assert 0 < sum(flat["stage_seconds"].values()) <= flat["seconds"]
+    # Searched in its own text, a token finds itself.
+    assert flat["loss"] < 7.0
+
+
+def test_datastore_of_another_corpus(store, tmp_path):
+    """Domain adaptation: the model of one text, with a datastore that another checkpoint made."""
+    other = evaluation_command("word-trime", f"{WRITE} --dstore-mmap {tmp_path}/d --gen-subset test")
+    run(*other)
+    keys = np.array(open_datastore(str(tmp_path / "d")).keys, dtype=np.float32)
+    index = faiss.IndexFlatIP(keys.shape[1])
+    index.add(keys)
+    faiss.write_index(index, str(tmp_path / "flat.ip"))
+    flags = f"{WINDOW} --knnlm --k 8 --lmbda 0 --dstore-filename {tmp_path}/d --indexfile {tmp_path}/flat.ip"
+    result = evaluate(tmp_path, "word-trime_ext", flags)
+    assert "was made with another checkpoint" in result["log"]
+    # Of no weight, it changes nothing.
+    assert result["loss"] == pytest.approx(7.174101, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--use-external --dstore-filename {0}/dstore --indexfile {0}/none", "cannot be read"),
+        ("--save-knnlm-dstore --dstore-mmap {0}/new --dstore-size 30000", "has 20,783 tokens to store"),
+        ("--save-knnlm-dstore --dstore-mmap {0}/dstore", "a complete datastore of something else"),
+    ],
+)
+def test_bad_input_ends_before_the_model_runs(store, flags, message):
+    output = run(*evaluation_command("word-trime_ext", f"{WINDOW} {flags.format(store)}"), fails=True)
+    assert message in output.splitlines()[-1], output[-2000:]
+    assert "seconds per stage" not in output
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dstore_filename": None}, "external memory needs --dstore-filename"),
+        ({"indexfile": None}, "external memory needs --indexfile"),
+        ({"indexfile": "{0}/cut"}, "cut cannot be read"),
+        ({"indexfile": "{0}/words.json"}, "words.json cannot be read"),
+        ({"indexfile": "{1}/knn.index.ip"}, "holds 20,000 keys, the datastore .* 20,783"),
+        ({"indexfile": "{0}/narrow"}, "has dimension 8, the keys of --path 96"),
+        ({"indexfile": "{0}/foreign"}, "was built from another datastore"),
+        ({"indexfile": "{0}/unfinished"}, "is not complete: run trime-build-index again"),
+        ({"k": 30000}, "--k 30,000 exceeds"),
+        ({"faiss_metric_type": "l2"}, "--faiss-metric-type l2: the index .* was built for ip"),
+        ({"faiss_metric_type": "cos", "indexfile": "{0}/foreign"}, "was built for ip"),
+        ({"dstore_filename": "{0}/words"}, "made with another dictionary"),
+        ({"dstore_filename": "{0}/half"}, "is not complete"),
+        ({"dstore_filename": "{0}/outputs"}, "pass --knn-keytype model_output"),
+        ({"dstore_size": 20000}, "says 20,783, not 20,000"),
+        ({"knn_sim_func": "ip", "no_load_keys": True}, "leave out --no-load-keys"),
+    ],
+)
+def test_what_does_not_fit(store, changes, message):
+    spoil(store)
+    flags = dict(
+        dstore_filename="{0}/dstore",
+        indexfile="{0}/flat.ip",
+        dstore_size=None,
+        dstore_fp16=True,
+        knn_sim_func=None,
+        no_load_keys=False,
+        check_recall=0,
+        faiss_metric_type=None,
+        k=8,
+        probe=None,
+        move_dstore_to_mem=False,
+        use_faiss_cpu=True,
+    )
+    model = Querying(96, "last_ffn_input", Manifest.read(f"{store}/dstore").dictionary_hash, None)
+
+    def attempt(**values):
+        paths = {
+            name: value.format(store, PUBLISHED) if isinstance(value, str) else value
+            for name, value in values.items()
+        }
+        return open_external(SimpleNamespace(**paths), model, use_gpu=False)
+
+    assert attempt(**flags)[2] == "ip"
+    with pytest.raises(DatastoreError, match=message):
+        attempt(**{**flags, **changes})
+
+
+def spoil(store):
+    """Datastores and indexes beside the good one that do not fit."""
+    if (store / "cut").exists():
+        return
+    faiss.write_index(faiss.IndexFlatIP(8), str(store / "narrow"))
+    manifest = json.loads((store / "dstore.json").read_text())
+    for name, change in (
+        ("words", {"dictionary_hash": "0"}),
+        ("half", {"complete": False}),
+        ("outputs", {"key_type": "model_output"}),
+    ):
+        for ending in FILES:
+            shutil.copy(f"{store}/dstore{ending}", f"{store}/{name}{ending}")
+        (store / f"{name}.json").write_text(json.dumps({**manifest, **change}))
+    sidecar = IndexSidecar.plan(
+        IndexConfig("ip", 96, "Flat"),
+        None,
+        datastore="another",
+        datastore_rows=20783,
+        training="sample",
+        chunk=1,
+    )
+    shutil.copy(store / "flat.ip", store / "foreign")
+    sidecar.write(str(store / "foreign"))
+    (store / "unfinished.partial").touch()
+    whole = (store / "flat.ip").read_bytes()
+    (store / "cut").write_bytes(whole[: len(whole) // 2])

@@ -1,0 +1,160 @@
+"""The recipes of train_scripts run, and the released models' evaluation compares."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.commands import BIN, REFERENCE, ROOT
+from tests.training.test_train_process import logged
+
+pytestmark = pytest.mark.process
+RECIPES = sorted(path.stem for path in (ROOT / "train_scripts").glob("*-*.sh"))
+BATCHES = REFERENCE / "data" / "word" / "batches.json"
+
+
+def recipe(name, *flags, fails=False, **variables):
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        ["bash", ROOT / "train_scripts" / f"{name}.sh", *flags],
+        env={**environment, **{key: str(value) for key, value in variables.items()}},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert (done.returncode != 0) == fails, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def test_the_seven_published_recipes():
+    assert RECIPES == [
+        "enwik8-38M-trime",
+        "enwik8-38M-trime_long",
+        "wiki103-150M-trime",
+        "wiki103-150M-trime_long",
+        "wiki103-247M-trime",
+        "wiki103-247M-trime_ext",
+        "wiki103-247M-trime_long",
+    ]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_smoke(name, tmp_path):
+    """Trains a few updates with the recipe's criterion and order, validates, and leaves a checkpoint."""
+    data = REFERENCE / "data" / ("char" if name.startswith("enwik8") else "word")
+    log = recipe(name, SMOKE=1, DATA=data, SAVE_DIR=tmp_path, PREDEFINED_BATCHES=BATCHES)
+    assert logged(log, "valid", "num_updates") == [3]
+    assert logged(log, "train_inner", "norm_loss") == logged(log, "train_inner", "loss")
+    assert logged(log, "valid", "loss")[0] < logged(log, "valid", "ori_loss")[0]
+    assert (tmp_path / "checkpoint_last.pt").exists()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("devices", [1, 2, 4])
+def test_effective_batch_does_not_depend_on_devices(name, devices):
+    command = recipe(name, "--dry-run", NGPU=devices).splitlines()[0].split()
+
+    def value(flag):
+        return int(command[command.index(flag) + 1])
+
+    tokens = value("--max-tokens") * value("--update-freq") * value("--distributed-world-size")
+    assert tokens == {"247M": 73728, "150M": 72000, "38M": 49152}[name.split("-")[1]]
+    assert value("--distributed-world-size") == devices
+
+
+def test_variables_and_further_flags():
+    variables = dict(
+        NGPU=8, MAX_TOKENS=3072, UPDATE_FREQ=2, SEED=7, PRECISION="--bf16", DATA="d", SAVE_DIR="s"
+    )
+    command = recipe("wiki103-247M-trime_long", "--dry-run", "--max-update", "50", **variables).splitlines()[
+        0
+    ]
+    words = command.split()
+    assert words[1] == "d"
+    for pair in ("--save-dir s", "--update-freq 2", "--seed 7", "--train-mem-size 12288"):
+        assert f" {pair} " in command
+    assert "--bf16" in words
+    assert "--fp16" not in words
+    assert words[-2:] == ["--max-update", "50"]
+
+
+def test_batch_that_does_not_divide():
+    output = recipe("wiki103-247M-trime", "--dry-run", NGPU=5, fails=True)
+    assert "BATCH_TOKENS=73728 is no multiple of NGPU x MAX_TOKENS = 5 x 3072" in output
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """The folders of the released models, with reference checkpoints in them."""
+    folder = tmp_path_factory.mktemp("released")
+    (folder / "data-bin").mkdir()
+    (folder / "data-bin" / "wikitext-103").symlink_to(REFERENCE / "data" / "word")
+    for name, checkpoint in [
+        ("wiki103-150M-trime", "word-trime"),
+        ("wiki103-150M-trime_long", "word-trime_long"),
+    ]:
+        (folder / "pretrained_models" / name).mkdir(parents=True)
+        source = REFERENCE / "checkpoints" / checkpoint / "checkpoint_best.pt"
+        shutil.copy(source, folder / "pretrained_models" / name)
+    # As in models.json, but for the sizes of the reference models and their losses, of evaluation.json.
+    flags = (
+        "--sample-break-mode none --tokens-per-sample 128 --max-tokens 1024 --context-window 96 --use-local"
+    )
+    row = {"data": "wikitext-103", "flags": flags}
+    losses = {
+        run["checkpoint"]: run["loss_base2"]
+        for run in json.loads((REFERENCE / "evaluation.json").read_text())
+        if run["flags"].split()
+        == [
+            "--gen-subset",
+            "valid",
+            *flags.replace("--tokens-per-sample 128 ", "").replace("1024", "128").split(),
+        ]
+        + ["--softmax-temp", "1.0"]
+    }
+    table = {
+        "wiki103-150M-trime": {**row, "expected": {"valid": {"loss": losses["word-trime"]}}},
+        "wiki103-150M-trime_long": {**row, "expected": {"valid": {"loss": 7.0001, "perplexity": 128.0}}},
+        "enwik8-38M-trime": {**row, "data": "enwik8", "expected": {}},
+    }
+    (folder / "table.json").write_text(json.dumps(table))
+    return folder
+
+
+def run_pretrained(folder, *models, code=0):
+    command = [
+        sys.executable,
+        ROOT / "run_pretrained" / "evaluate.py",
+        *models,
+        "--table",
+        "table.json",
+        "--cpu",
+    ]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+    assert done.returncode == code, done.stdout + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def test_released_models_are_compared(released):
+    output = run_pretrained(released, "wiki103-150M-trime", "wiki103-150M-trime_long", code=1)
+    lines = [line for line in output.splitlines() if line.startswith("wiki103-150M")]
+    assert lines[0].endswith(": as published")
+    assert "published 7.0001; perplexity" in lines[1]
+    assert lines[1].endswith("published 128.0")
+
+
+def test_released_models_that_cannot_be_evaluated(released):
+    assert "run `bash get_data.sh enwik8` first" in run_pretrained(released, "enwik8-38M-trime", code=2)
+    assert "unknown model wiki103" in run_pretrained(released, "wiki103", code=2)
+
+
+def test_table_of_released_models():
+    """All seven, with the published perplexities of the README."""
+    table = json.loads((ROOT / "run_pretrained" / "models.json").read_text())
+    assert sorted(table) == RECIPES
+    for row in table.values():
+        valid = row["expected"].get("valid")
+        assert valid is None or 2 ** valid["loss"] == pytest.approx(valid["perplexity"], abs=0.01)

@@ -1,0 +1,134 @@
+"""Batches of an evaluation, as the task makes them."""
+
+import sys
+
+import numpy as np
+import pytest
+from fairseq.sequence_scorer import SequenceScorer
+from fairseq_cli import eval_lm
+
+from tests.commands import REFERENCE
+from trime_fairseq.tasks.trime_language_modeling import (
+    TrimeLanguageModelingConfig,
+    TrimeLanguageModelingTask,
+)
+
+
+@pytest.fixture(scope="module")
+def task():
+    cfg = TrimeLanguageModelingConfig(
+        data=str(REFERENCE / "data" / "word"),
+        tokens_per_sample=32,
+        seed=1,
+        dataset_impl=None,
+        batch_size=None,
+        batch_size_valid=None,
+        use_plasma_view=False,
+        plasma_path="",
+        context_window=96,
+        gen_subset="valid",
+        path=None,
+        fp16=False,
+        post_process=None,
+    )
+    task = TrimeLanguageModelingTask.setup_task(cfg)
+    task.load_dataset("valid")
+    return task
+
+
+def rows(task, **flags):
+    """Sample ids of each batch."""
+    batches = task.eval_lm_dataloader(task.dataset("valid"), context_window=96, max_positions=128, **flags)
+    return [batch["sample_ids"] for batch in batches]
+
+
+def test_max_tokens_bounds_the_model_input_unless_a_batch_size_is_given(task):
+    """32 new tokens with 96 of context: 1,024 tokens are 8 rows of 128; with a batch size, 32 rows."""
+    batches = rows(task, max_tokens=1024)
+    assert [len(batch) for batch in batches[:3]] == [8, 8, 8]
+    assert [sample for batch in batches for sample in batch] == list(range(650))
+    assert len(rows(task, max_tokens=1024, batch_size=100)[0]) == 32
+    assert len(rows(task, max_tokens=1024, batch_size=5)[0]) == 5
+    # A limit below the input of a single sample still scores one at a time.
+    assert len(rows(task, max_tokens=10)) == 650
+
+
+def test_nothing_to_evaluate(task):
+    """fairseq would print a perplexity of 1."""
+    with pytest.raises(ValueError, match="all 650 samples of --gen-subset valid are longer than the 10"):
+        task.args.tokens_per_sample, before = 10, task.args.tokens_per_sample
+        try:
+            task.eval_lm_dataloader(task.dataset("valid"), max_positions=10)
+        finally:
+            task.args.tokens_per_sample = before
+
+
+def test_scorer_of_the_next_evaluation_only(task):
+    """The hook into fairseq-eval-lm is used once, and then gone."""
+    from trime_fairseq.evaluation.scorer import TrimeScorer
+
+    stock = eval_lm.SequenceScorer
+    task.eval_lm_dataloader(task.dataset("valid"), context_window=96, max_positions=128)
+    assert isinstance(eval_lm.SequenceScorer(task.target_dictionary, 0), TrimeScorer)
+    assert eval_lm.SequenceScorer is stock
+
+
+def test_the_scorer_of_other_programs_is_theirs(task, monkeypatch):
+    """A script that imported fairseq's scorer by its name and evaluates with this task, as benchmarks do."""
+    monkeypatch.setattr(sys.modules["__main__"], "SequenceScorer", SequenceScorer, raising=False)
+    task.eval_lm_dataloader(task.dataset("valid"), context_window=96, max_positions=128)
+    assert sys.modules["__main__"].SequenceScorer is SequenceScorer
+    assert eval_lm.SequenceScorer(task.target_dictionary, 0) is not None  # used up
+
+
+def test_one_process_validates_what_several_trained(task, monkeypatch, caplog):
+    """fairseq-validate: the memory is that of one device then, and a warning says so."""
+    monkeypatch.setattr(task, "_devices_per_memory", 4)
+    for shards, devices in [(4, 4), (6, 2), (1, 1)]:
+        caplog.clear()
+        with caplog.at_level("WARNING"):
+            iterator = task.get_batch_iterator(
+                task.dataset("valid"), max_tokens=128, num_shards=shards, disable_iterator_cache=True
+            )
+        assert iterator.dataset.group_size == devices
+        assert ("raise --max-tokens" in caplog.text) == (devices < 4)
+
+
+@pytest.mark.parametrize("devices_per_memory", [None, 1])
+def test_targets_are_on_the_host_whatever_the_order(task, monkeypatch, devices_per_memory):
+    monkeypatch.setattr(task, "_devices_per_memory", devices_per_memory)
+    iterator = task.get_batch_iterator(
+        task.dataset("valid"), max_tokens=512, max_positions=128, num_workers=1
+    )
+    batches = list(iterator.next_epoch_itr(shuffle=False))
+    assert batches
+    for batch in batches:
+        assert isinstance(batch["host_target"], np.ndarray)
+        assert batch["host_target"].tolist() == batch["target"].tolist()
+
+
+def test_iterators_are_kept_as_fairseq_keeps_them(task, monkeypatch):
+    monkeypatch.setattr(task, "_devices_per_memory", 1)
+    valid = task.dataset("valid")
+    one = task.get_batch_iterator(valid, max_tokens=128)
+    assert task.get_batch_iterator(valid, max_tokens=128) is one
+    for flag in ("disable_iterator_cache", "update_epoch_batch_itr"):
+        assert task.get_batch_iterator(valid, max_tokens=128, **{flag: True}) is not one
+    assert task.get_batch_iterator(valid, max_tokens=128) is one
+
+
+def test_device_without_room_in_a_step_of_several(task, monkeypatch):
+    """fairseq goes on to the next batch after "out of memory", and the other devices would wait forever."""
+    from fairseq.tasks.language_modeling import LanguageModelingTask
+
+    def full(*unused):
+        raise RuntimeError("CUDA out of memory. Tried to allocate")
+
+    monkeypatch.setattr(LanguageModelingTask, "train_step", full)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        task.train_step({}, None, None, None, 3)
+    assert task.update_num == 3
+    monkeypatch.setattr(task, "_devices_per_memory", 2)
+    with pytest.raises(RuntimeError, match="lower --max-tokens") as error:
+        task.train_step({}, None, None, None, 3)
+    assert "out of memory" not in str(error.value)

@@ -1,0 +1,248 @@
+"""fairseq-train with memories of several segments and devices: against one process, resumed, refused."""
+
+import json
+import os
+import re
+import shutil
+import time
+
+import pytest
+import torch
+
+from tests.commands import (
+    REFERENCE,
+    ROOT,
+    TINY,
+    evaluate,
+    run,
+    run_ranks,
+    start_ranks,
+    train,
+    training_command,
+)
+from tests.training.test_train_process import assert_same_model, logged
+
+pytestmark = pytest.mark.process
+BATCHES = REFERENCE / "data" / "word" / "batches.json"
+PUBLISHED_MODEL = (
+    "--arch transformer_lm_wiki103 --decoder-layers 2 --decoder-embed-dim 96 --decoder-input-dim 96 "
+    "--decoder-output-dim 96 --decoder-ffn-embed-dim 192 --decoder-attention-heads 4 "
+    "--adaptive-input-cutoff 1000,3000 --adaptive-softmax-cutoff 1000,3000"
+).split()
+TRAINING = json.loads((REFERENCE / "training.json").read_text())
+
+
+@pytest.mark.parametrize("row", TRAINING["rows"], ids=lambda row: row["criterion"])
+def test_twenty_updates_of_the_published_trainer(tmp_path, row):
+    """Order of batches, gradients and normalisation at once: training.json."""
+    flags = TRAINING["flags"].split()
+    start = REFERENCE / "checkpoints" / row["checkpoint"] / "checkpoint_best.pt"
+    flags += ["--criterion", row["criterion"], "--finetune-from-model", start]
+    if row["extra"]:
+        flags += ["--predefined-batches", REFERENCE / row["extra"].split()[1]]
+    log = train(tmp_path, *flags, model=PUBLISHED_MODEL)
+    assert logged(log, "valid", "loss")[0] == pytest.approx(row["valid_loss"], abs=0.002)
+    assert logged(log, "valid", "ori_loss")[0] == pytest.approx(row["valid_ori_loss"], abs=0.002)
+
+
+SPREAD = {
+    # flags of one process; of several: number, flags
+    "ext": (f"--criterion trime_ext_loss --predefined-batches {BATCHES} --keep-order --max-tokens 1024", 2,
+            f"--criterion trime_ext_loss --predefined-batches {BATCHES} --keep-order --max-tokens 512"),
+    "long, 4 ranks": ("--criterion trime_long_loss_same_device --keep-order --max-tokens 1024", 4,
+                      "--criterion trime_long_loss --train-mem-size 1024 --keep-order --max-tokens 256"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SPREAD)
+def test_several_processes_are_one_larger(tmp_path, kind):
+    """With gradients shared, the weights of a process with the memory of all; the validation losses too,
+    whose last batches are ragged and, on some ranks, empty."""
+    one, ranks, several = SPREAD[kind]
+    log = train(tmp_path / "one", "--max-update", 2, *one.split())
+    command = training_command(tmp_path / "all", "--max-update", 2, "--gather-grad", *several.split())
+    outputs = run_ranks(command, ranks)
+    assert_same_model(tmp_path / "one", tmp_path / "all", rtol=1e-4, atol=1e-6)
+    for name in ("loss", "ori_loss", "mem_mass"):
+        assert logged(outputs[0], "valid", name) == pytest.approx(logged(log, "valid", name), abs=2e-3)
+        assert logged(outputs[0], "train_inner", name) == pytest.approx(
+            logged(log, "train_inner", name), abs=2e-3
+        )
+
+
+def spied(folder, ranks):
+    """For each rank its lines: (update, epoch, segment ids)."""
+    lines = [(folder / f"seen.{rank}").read_text().splitlines() for rank in range(ranks)]
+    return [[tuple(map(int, line.split())) for line in of_rank] for of_rank in lines]
+
+
+def spy_command(folder, criterion, *flags):
+    return training_command(
+        folder / "save",
+        *("--user-dir", ROOT / "tests" / "spy", "--criterion", criterion, "--disable-validation"),
+        *flags,
+    )
+
+
+def test_killed_and_resumed_run_sees_the_same_batches(tmp_path, monkeypatch):
+    """kill -9 in mid-epoch, with accumulation, loader workers and two groups' worth of order: restarted from
+    the last checkpoint, each rank is given the batches of an uninterrupted run."""
+    flags = ("--predefined-batches", BATCHES, "--cross-sent-ratio", 0.5, "--max-tokens", 512)
+    flags += ("--update-freq", 2, "--num-workers", 1, "--save-interval-updates", 2, "--max-update", 7)
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("SPY_FILE", str(tmp_path / "whole" / "seen"))
+    run_ranks(spy_command(tmp_path / "whole", "spy_ext", *flags), 2)
+
+    monkeypatch.setenv("SPY_FILE", str(tmp_path / "killed" / "seen"))
+    command = spy_command(tmp_path / "killed", "spy_ext", *flags)
+    processes = start_ranks(command, 2)
+    deadline = time.monotonic() + 300
+    # Behind the checkpoint of update 2: a step that the resumed run has to repeat.
+    seen = tmp_path / "killed" / "seen.0"
+    while not seen.exists() or not re.search(r"^[3-9] ", seen.read_text(), re.MULTILINE):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    for process in processes:
+        process.kill()
+        process.communicate()
+    before = spied(tmp_path / "killed", 2)
+    for path in (tmp_path / "killed").glob("seen.*"):
+        os.remove(path)
+    run_ranks(command, 2)
+    whole, resumed = spied(tmp_path / "whole", 2), spied(tmp_path / "killed", 2)
+    for rank in range(2):
+        first_update = resumed[rank][0][0]
+        assert first_update >= 2
+        assert resumed[rank] == [line for line in whole[rank] if line[0] >= first_update]
+        assert before[rank] == whole[rank][: len(before[rank])]
+        assert len(whole[rank]) == 14
+    assert_same_model(tmp_path / "whole" / "save", tmp_path / "killed" / "save", rtol=0, atol=0)
+
+
+def test_each_rank_is_given_its_part_of_the_text(tmp_path, monkeypatch):
+    """Four ranks in two groups: 1,711 segments, four to a batch, are 428 batches, 107 steps for a group."""
+    monkeypatch.setenv("SPY_FILE", str(tmp_path / "seen"))
+    flags = ("--keep-order", "--train-mem-size", 1024, "--max-tokens", 512, "--max-update", 2)
+    run_ranks(spy_command(tmp_path, "spy_long", *flags), 4)
+    for rank, first in enumerate([0, 4, 856, 860]):
+        assert spied(tmp_path, 4)[rank] == [
+            (step, 1, *range(first + 8 * step, first + 8 * step + 4)) for step in range(2)
+        ]
+
+
+def test_epoch_with_a_ragged_end(tmp_path):
+    """A whole epoch on two ranks, whose last step is one ragged batch and an empty one."""
+    flags = ("--criterion", "trime_ext_loss", "--train-subset", "valid", "--max-tokens", 5120)
+    flags += ("--max-epoch", 2, "--disable-validation")
+    log = run_ranks(training_command(tmp_path, *flags), 2)[0]
+    # 163 segments are 4 batches of 40 and one of 3, on 2 ranks 3 updates.
+    assert [int(n) for n in logged(log, "train", "num_updates")] == [3, 6]
+    losses = logged(log, "train", "loss")
+    assert losses[1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--criterion trime_long_loss --train-mem-size 1024", "pass --keep-order"),
+        ("--criterion trime_ext_loss --task language_modeling", "use --task trime_language_modeling"),
+        ("--max-tokens 100", "holds no segment of --tokens-per-sample 128"),
+        (f"--predefined-batches {BATCHES} --tokens-per-sample 64", "make the file again"),
+    ],
+)
+def test_refusals(tmp_path, flags, message):
+    log = train(tmp_path, *flags.split(), fails=True)
+    assert message in log.splitlines()[-1]
+    assert "begin training epoch" not in log
+
+
+def test_export_of_segments(tmp_path):
+    """All training segments as text, exit 0, nothing trained."""
+    path = tmp_path / "deep" / "segments.json"
+    log = train(tmp_path / "save", "--output-segments-to-file", path, "--criterion", "adaptive_loss")
+    segments = json.loads(path.read_text(encoding="utf-8"))
+    assert [segment["id"] for segment in segments] == [str(number) for number in range(1711)]
+    assert segments[0]["contents"].split()[:3] == first_words(3)
+    assert "begin training epoch" not in log
+    assert "wrote 1,711 training segments" in log
+    assert not list((tmp_path / "save").glob("*.pt"))
+    shutil.rmtree(tmp_path / "save", ignore_errors=True)
+
+
+def first_words(count):
+    """Of the training text, through fairseq's own reader."""
+    from fairseq.data import Dictionary, data_utils
+
+    dictionary = Dictionary.load(str(REFERENCE / "data" / "word" / "dict.txt"))
+    lines = data_utils.load_indexed_dataset(str(REFERENCE / "data" / "word" / "train"), dictionary)
+    words = []
+    for line in lines:
+        words += [dictionary[token] for token in line.tolist() if token != dictionary.eos()]
+        if len(words) >= count:
+            return words[:count]
+    raise AssertionError("a text of few words")
+
+
+def trained_from_scratch(folder, *flags):
+    """300 updates of a small model, the first epoch of them plain; where it was saved, and the log."""
+    flags += ("--ce-warmup-epoch", 1, "--max-update", 300, "--optimizer", "adam", "--lr", 0.003)
+    flags += ("--lr-scheduler", "inverse_sqrt", "--warmup-updates", 30, "--clip-norm", 0.5)
+    log = train(folder, *flags, model=SMALL)
+    return folder / "checkpoint_last.pt", log
+
+
+SMALL = [{"32": "64", "64": "128"}.get(word, word) for word in TINY]
+
+
+def test_memories_are_learned(tmp_path):
+    """From scratch, the same number of updates: with 1,024 tokens of long-term memory TrimeLM_long is better
+    than TrimeLM, and TrimeLM_ext is where a token sees the other segments of its batch."""
+    others = ("--criterion", "trime_ext_loss", "--predefined-batches", BATCHES)
+    local, _ = trained_from_scratch(tmp_path / "local")
+    long, _ = trained_from_scratch(
+        tmp_path / "long", "--criterion", "trime_long_loss_same_device", "--keep-order"
+    )
+    _, log_of_ext = trained_from_scratch(tmp_path / "ext", *others, "--cross-sent-ratio", 0.5)
+    flags = "--use-local --use-long --mem-size 1024 --path"
+    of_local, of_long = (evaluate(tmp_path, flags=f"{flags} {path}")["loss"] for path in (local, long))
+    assert of_long < of_local - 0.01
+    # Validation of trime_ext_loss, of the model that was trained with local memory.
+    still = ("--finetune-from-model", local, "--max-update", 1, "--lr", 1e-9)
+    log = train(tmp_path / "other", *others, *still, model=SMALL)
+    assert logged(log_of_ext, "valid", "loss")[-1] < logged(log, "valid", "loss")[0] - 0.03
+
+
+def test_hydra(tmp_path):
+    """The flags of criterion and task under the same names in fairseq-hydra-train."""
+    output = run(
+        "fairseq-hydra-train",
+        *("--config-dir", ROOT / "config", "--config-name", "demo"),
+        f"common.user_dir={ROOT / 'trime_fairseq'}",
+        f"task.data={REFERENCE / 'data' / 'word'}",
+        f"checkpoint.save_dir={tmp_path / 'checkpoints'}",
+        *("criterion._name=trime_ext_loss", "+criterion.cross_sent_ratio=0.5"),
+        f"+task.predefined_batches={BATCHES}",
+        *("task.tokens_per_sample=128", "dataset.max_tokens=1024", "optimization.max_update=1"),
+        *("common.log_interval=1", "common.cpu=true", f"hydra.run.dir={tmp_path / 'run'}"),
+        cwd=tmp_path,
+    )
+    output += "".join(path.read_text() for path in (tmp_path / "run").glob("*.log"))
+    assert "TRIME: 1,711 segments in training order" in output
+    assert re.search(r"valid on 'valid' subset.* norm_loss [\d.]+", output)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["--fp16", "--bf16"])
+@pytest.mark.parametrize("kind", ["trime_loss", "trime_long_loss_same_device --keep-order", "trime_ext_loss"])
+def test_half_precision_from_a_random_start(tmp_path, precision, kind):
+    """200 updates whose losses are all finite, and lower in the end."""
+    flags = ("--criterion", *kind.split(), precision, "--optimizer", "adam", "--lr", 0.001)
+    command = training_command(tmp_path, *flags, "--max-update", 200, "--disable-validation", "--no-save")
+    command.remove("--cpu")
+    log = run(*command, "--distributed-world-size", 1)
+    losses = logged(log, "train_inner", "loss")  # the pattern takes numbers only
+    assert len(losses) >= 195  # the first steps of --fp16 look for a loss scale
+    assert losses[-1] < losses[0] - 1
+    assert not re.search(r"\bloss[= ](nan|inf)", log)

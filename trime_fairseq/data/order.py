@@ -1,0 +1,175 @@
+"""The order of training batches: what the flags ask for, and an iterator that follows it."""
+
+import os
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import numpy as np
+from fairseq.data import data_utils, iterators
+from numpy.typing import NDArray
+
+from .planned import PlannedBatches, deal_out
+from .predefined import check_description, read_predefined
+from .provenance import text_files_hash
+from .text_order import consecutive_batches
+
+
+@dataclass(frozen=True)
+class TrainingOrder:
+    """Values of the training flags of the same names.
+
+    Attributes:
+        keep_order: batches in text order (or that of the file), never shuffled.
+        train_mem_size: tokens of consecutive segments that are one memory, spread over a group of devices.
+        predefined_batches: file with the order of segments.
+        tokens_per_sample, sample_break_mode: how the text is cut into segments.
+        max_tokens, batch_size: bounds of a batch of one device; one of them is set.
+        world_size: number of devices.
+    """
+
+    keep_order: bool
+    train_mem_size: int
+    predefined_batches: Optional[str]
+    tokens_per_sample: int
+    sample_break_mode: str
+    max_tokens: Optional[int]
+    batch_size: Optional[int]
+    world_size: int
+
+    @classmethod
+    def from_config(cls, config: Any) -> "TrainingOrder":
+        """Reads the fields of the same names from a task configuration."""
+        names = [name for name in cls.__dataclass_fields__ if name != "world_size"]
+        values = {name: getattr(config, name) for name in names}
+        values["sample_break_mode"] = str(values["sample_break_mode"])
+        return cls(**values, world_size=config.distributed_world_size)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the flags ask for anything else than fairseq's own order."""
+        return self.keep_order or bool(self.predefined_batches)
+
+    @property
+    def tokens_per_device(self) -> int:
+        """Tokens of a full batch."""
+        by_rows = self.batch_size * self.tokens_per_sample if self.batch_size else None
+        return min(bound for bound in (self.max_tokens, by_rows) if bound)
+
+    @property
+    def devices_per_memory(self) -> int:
+        """C: the devices that consecutive batches go to. All for predefined batches, whose neighbours are
+        similar; else as many as ``train_mem_size`` tokens are spread over."""
+        if self.predefined_batches:
+            return self.world_size
+        return self.train_mem_size // self.tokens_per_device if self.train_mem_size else 1
+
+    @property
+    def segments_per_device(self) -> Optional[int]:
+        """Segments of a full batch; None where segments are lines, of any length."""
+        if self.sample_break_mode == "eos":
+            return None
+        return self.tokens_per_device // self.tokens_per_sample
+
+    def segments(self, dataset: Any, seed: int) -> NDArray[np.int64]:
+        """The ids of the training segments in the order of batches; at random where no flag says otherwise.
+
+        Raises:
+            ValueError: for a file of predefined batches that does not fit the data.
+        """
+        if self.predefined_batches:
+            return read_predefined(self.predefined_batches, len(dataset), self.tokens_per_sample)
+        if self.keep_order:
+            return np.arange(len(dataset))
+        with data_utils.numpy_seed(seed):
+            order: NDArray[np.int64] = dataset.ordered_indices()
+        return order
+
+    def check(self, data: str, subset: str) -> None:
+        """Raises ValueError, naming the flag and the mend, if the flags contradict each other or the file of
+        predefined batches is of other data.
+
+        Args:
+            data: the DATA argument, which may name several folders.
+            subset: the training subset.
+        """
+        in_blocks = self.sample_break_mode != "eos"
+        if in_blocks and self.max_tokens and self.max_tokens < self.tokens_per_sample:
+            raise ValueError(
+                f"--max-tokens {self.max_tokens} holds no segment of --tokens-per-sample "
+                f"{self.tokens_per_sample}: fairseq would leave all of them out"
+            )
+        if self.predefined_batches and os.pathsep in data:
+            raise ValueError("--predefined-batches orders the segments of one DATA folder, not of several")
+        if self.predefined_batches:
+            check_description(
+                self.predefined_batches,
+                tokens_per_sample=self.tokens_per_sample,
+                sample_break_mode=self.sample_break_mode,
+                data_hash=lambda: text_files_hash(data, subset),
+            )
+        if not self.train_mem_size:
+            return
+        memory = f"--train-mem-size {self.train_mem_size}"
+        if not self.keep_order or self.predefined_batches:
+            raise ValueError(
+                f"{memory} is a memory of consecutive segments: pass --keep-order, without "
+                "--predefined-batches"
+            )
+        tokens = self.tokens_per_device
+        if self.train_mem_size < 0 or self.train_mem_size % tokens:
+            raise ValueError(f"{memory} is not a multiple of the {tokens} tokens of a device (--max-tokens)")
+        if in_blocks and tokens % self.tokens_per_sample:
+            raise ValueError(
+                f"{memory}: the {tokens} tokens of a device (--max-tokens) are not a multiple of "
+                f"--tokens-per-sample {self.tokens_per_sample}, so the memory would be smaller"
+            )
+        devices = self.devices_per_memory
+        if self.world_size % devices:
+            raise ValueError(
+                f"{memory} takes groups of {devices} devices with --max-tokens {tokens}, which do not divide "
+                f"{self.world_size} devices: change --max-tokens or --distributed-world-size"
+            )
+
+
+def planned_iterator(
+    dataset: Any,
+    order: NDArray[np.int64],
+    group_size: int,
+    *,
+    shuffle: bool,
+    begins_with_bos: bool = False,
+    max_tokens: Optional[int] = None,
+    max_sentences: Optional[int] = None,
+    num_shards: int = 1,
+    shard_id: int = 0,
+    data_buffer_size: int = 0,
+    **options: Any,
+) -> iterators.EpochBatchIterator:
+    """fairseq's iterator over batches of consecutive segments of ``order``.
+
+    Batches are as large as ``max_tokens`` and ``max_sentences`` allow, whatever
+    --required-batch-size-multiple says: the size of the memory depends on it.
+
+    Args:
+        dataset: fairseq's ``MonolingualDataset``.
+        order: ids of segments.
+        group_size: devices that share a memory; see :func:`trime_fairseq.data.deal_out`.
+        shuffle: between epochs the batches of a step, all devices', move together to another step.
+        options: of ``EpochBatchIterator``: seed, num_workers, epoch, skip_remainder_batch.
+    """
+    lengths = np.asarray(dataset.sizes)[order]
+    unbounded = int(lengths.max(initial=1)) * max(len(lengths), 1)
+    rows = consecutive_batches(lengths.tolist(), max_tokens or unbounded, max_sentences)
+    batches = [[int(order[row]) for row in batch] for batch in rows]
+    plan = PlannedBatches(dataset, deal_out(batches, num_shards, group_size), group_size, begins_with_bos)
+    return iterators.EpochBatchIterator(
+        dataset=plan,
+        collate_fn=plan.collater,
+        batch_sampler=[[number] for number in range(len(plan))],
+        num_shards=num_shards,
+        shard_id=shard_id,
+        buffer_size=data_buffer_size,
+        disable_shuffling=not shuffle,
+        grouped_shuffling=True,
+        **options,
+    )

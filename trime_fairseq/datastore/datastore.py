@@ -1,0 +1,217 @@
+"""The files of a datastore: raw arrays in the layout of kNN-LM, and a manifest that describes them.
+
+For a prefix P and N rows of dimension d:
+
+    P-fp16_keys.npy or P_keys.npy     keys g(c), float16 or float32, N x d
+    P_vals.npy                        the token that followed each key, int64, N x 1
+    P.json                            the manifest
+
+The arrays have no header, despite their ending. While they are written they are called ``.partial``.
+"""
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..files import Description, Differences, NotNegative, Positive, text_hash
+
+VALUE_DTYPE = "int64"
+
+
+class DatastoreError(ValueError):
+    """A datastore or an index that cannot be used as asked; the message names the file and the mend."""
+
+
+def keys_path(prefix: str, dtype: str) -> str:
+    return f"{prefix}-fp16_keys.npy" if dtype == "float16" else f"{prefix}_keys.npy"
+
+
+def values_path(prefix: str) -> str:
+    return f"{prefix}_vals.npy"
+
+
+def manifest_path(prefix: str) -> str:
+    return f"{prefix}.json"
+
+
+@dataclass(frozen=True)
+class Manifest(Description):
+    """What is in a datastore, and what it was made from.
+
+    Attributes:
+        rows, dimension: N and d.
+        key_dtype: ``float16`` or ``float32``: the type of the keys, also where they are not stored.
+        keys_stored: whether the keys are there; a streamed store has its index and values only.
+        key_type: the representation g(c), as in ``--knn-keytype``.
+        metric: the similarity the keys were made for; an index may use another.
+        dictionary_hash: SHA-256 of the symbols, one a line.
+        checkpoint, checkpoint_hash: the model's path as it was given, and SHA-256 of the file.
+        data_hash: SHA-256 of the binarised text (index and tokens).
+        subset, sample_break_mode, tokens_per_sample, context_window, context_full_only: as they were
+            evaluated; ``tokens_per_sample`` counts the context window.
+        num_shards: number of row ranges that are written by processes of their own.
+        complete: whether all rows are there.
+    """
+
+    error: ClassVar[type[ValueError]] = DatastoreError
+
+    rows: Positive
+    dimension: Positive
+    key_dtype: str
+    keys_stored: bool
+    key_type: str
+    dictionary_hash: Optional[str]
+    checkpoint: Optional[str]
+    checkpoint_hash: Optional[str]
+    data_hash: Optional[str]
+    subset: str
+    sample_break_mode: str
+    tokens_per_sample: Positive
+    context_window: NotNegative
+    context_full_only: bool
+    num_shards: Positive = 1
+    complete: bool = False
+    metric: str = "ip"
+    value_dtype: str = VALUE_DTYPE
+
+    @classmethod
+    def read(cls, prefix: str) -> Optional["Manifest"]:
+        """None for a store without a manifest.
+
+        Raises:
+            DatastoreError: for a file that is no manifest, or of a later format.
+        """
+        path = manifest_path(prefix)
+        if not os.path.exists(path):
+            return None
+        otherwise = "is no manifest of a datastore: is the prefix right?"
+        return cls.load(path, otherwise)
+
+    def write(self, prefix: str) -> None:
+        self.save(manifest_path(prefix))
+
+    def conflicts(self, other: "Manifest", *ignored: str) -> Differences:
+        """Fields that make another store; paths do not count, contents do."""
+        names = set(asdict(self)) - {"checkpoint", "complete", *ignored}
+        return self.differences(other, [name for name in asdict(self) if name in names])
+
+    def fingerprint(self) -> str:
+        """Tells stores with different rows apart, wherever they lie."""
+        identity = (self.rows, self.dimension, self.key_type, self.checkpoint_hash, self.data_hash)
+        window = (self.subset, self.sample_break_mode, self.tokens_per_sample, self.context_window)
+        return text_hash(repr((identity, window, self.context_full_only, self.key_dtype)))
+
+
+@dataclass(frozen=True)
+class Datastore:
+    """A complete datastore, memory-mapped.
+
+    Attributes:
+        keys: float16 or float32 [rows, dimension]; None where they are not stored or not wanted.
+        values: int64 [rows].
+        manifest: None for a store of the published tools.
+        dimension: None where neither keys nor a manifest tell.
+    """
+
+    prefix: str
+    values: NDArray[np.int64]
+    keys: Optional[NDArray[Any]]
+    dimension: Optional[int]
+    manifest: Optional[Manifest]
+
+    @property
+    def rows(self) -> int:
+        return len(self.values)
+
+    def fingerprint(self) -> str:
+        """Tells stores with different rows apart; without a manifest, by their values."""
+        if self.manifest is not None:
+            return self.manifest.fingerprint()
+        step = max(1, self.rows // 10_000)
+        return text_hash(f"{self.rows} {np.asarray(self.values[::step]).tolist()}")
+
+
+def open_datastore(
+    prefix: str,
+    *,
+    rows: Optional[int] = None,
+    dimension: Optional[int] = None,
+    fp16: bool = False,
+    need_keys: bool = False,
+) -> Datastore:
+    """Opens a complete datastore for reading.
+
+    Args:
+        prefix: P of the module's description.
+        rows, dimension: N and d where there is no manifest; otherwise checked against it. Without
+            both, N is told by the size of the values and d by that of the keys.
+        fp16: the keys are float16; for stores without a manifest.
+        need_keys: whether missing keys are an error.
+
+    Raises:
+        DatastoreError: for files that are missing, incomplete, of other sizes than they should be.
+    """
+    manifest = Manifest.read(prefix)
+    if manifest is not None:
+        if not manifest.complete:
+            raise DatastoreError(
+                f"the datastore {prefix} is not complete: run the command that writes it again, it will "
+                "continue (--save-knnlm-dstore)"
+            )
+        for flag, given, stored in (
+            ("dstore-size", rows, manifest.rows),
+            ("dimension", dimension, manifest.dimension),
+        ):
+            if given is not None and given != stored:
+                raise DatastoreError(
+                    f"{manifest_path(prefix)} says {stored:,}, not {given:,} (--{flag}): leave the flag out"
+                )
+        if fp16 and manifest.key_dtype != "float16":
+            raise DatastoreError(
+                f"{prefix} has {manifest.key_dtype} keys: leave --dstore-fp16 out, the manifest tells"
+            )
+        rows, dimension, fp16 = manifest.rows, manifest.dimension, manifest.key_dtype == "float16"
+    values = _map(values_path(prefix), VALUE_DTYPE, rows, 1)[:, 0]
+    path = keys_path(prefix, "float16" if fp16 else "float32")
+    keys = None
+    if os.path.exists(path):
+        keys = _map(path, "float16" if fp16 else "float32", len(values), dimension)
+        dimension = keys.shape[1]
+    elif need_keys:
+        raise DatastoreError(_no_keys(prefix, path, manifest, fp16))
+    return Datastore(prefix, values, keys, dimension, manifest)
+
+
+def _no_keys(prefix: str, path: str, manifest: Optional[Manifest], fp16: bool) -> str:
+    if manifest is not None and not manifest.keys_stored:
+        return f"the datastore {prefix} was streamed, its keys were never stored: pass --no-load-keys"
+    other = keys_path(prefix, "float32" if fp16 else "float16")
+    if os.path.exists(other):
+        return f"{path} does not exist, but {other} does: {'leave out' if fp16 else 'pass'} --dstore-fp16"
+    return f"{path} does not exist: check the prefix, or pass --no-load-keys where the index is enough"
+
+
+def _map(path: str, dtype: str, rows: Optional[int], columns: Optional[int]) -> NDArray[Any]:
+    """A raw array [rows, columns] of a file that has just that size."""
+    if not os.path.exists(path):
+        hint = "the datastore is not complete" if os.path.exists(path + ".partial") else "check the prefix"
+        raise DatastoreError(f"{path} does not exist: {hint}")
+    items, rest = divmod(os.path.getsize(path), np.dtype(dtype).itemsize)
+    rows = items // (columns or 1) if rows is None else rows
+    columns = items // max(rows, 1) if columns is None else columns
+    if rest or rows * columns != items or not items:
+        raise DatastoreError(
+            f"{path} has {os.path.getsize(path):,} bytes, not those of {rows:,} x {columns:,} {dtype}: "
+            "another size, dimension or type (--dstore-size, --dimension, --dstore-fp16), or it was cut off"
+        )
+    return np.memmap(path, dtype=dtype, mode="r", shape=(rows, columns))
+
+
+def finite(keys: NDArray[Any]) -> bool:
+    """Whether float16 or float32 keys hold neither NaN nor infinity: by their exponent bits, several times
+    faster than ``numpy.isfinite`` on float16."""
+    bits, exponent = ("uint16", 0x7C00) if keys.dtype == np.float16 else ("uint32", 0x7F800000)
+    return not bool(((keys.view(bits) & exponent) == exponent).any())

@@ -1,0 +1,1 @@
+"""What is measured: losses of models with memories, in fairseq-eval-lm and in Python."""
