@@ -1,0 +1,30 @@
+"""Flags that say which representation serves as key, and how memories are computed: of criterions and task."""
+
+from dataclasses import dataclass, field
+
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+
+from ..memory import IMPLEMENTATIONS
+from .representation import KEY_TYPES
+
+
+@dataclass
+class KeyConfig(FairseqDataclass):
+    knn_keytype: ChoiceEnum(KEY_TYPES) = field(  # type: ignore[valid-type]
+        default="last_ffn_input",
+        metadata={"help": "representation that serves as query and as key of the memory"},
+    )
+    exact_tails: bool = field(
+        default=False,
+        metadata={
+            "help": "adaptive softmax: charge the words at cutoff + 1 for their place in the tail, too; "
+            "the published code and adaptive_loss do not (their padding index hides them)"
+        },
+    )
+    memory_impl: ChoiceEnum(IMPLEMENTATIONS) = field(  # type: ignore[valid-type]
+        default="auto",
+        metadata={
+            "help": "how memories are computed: chunked (PyTorch), triton (CUDA), naive (all similarities at "
+            "once, for comparisons); auto is chunked, and triton on GPUs where it is faster"
+        },
+    )
