@@ -1,17 +1,47 @@
 """The order of training batches: what the flags ask for, and an iterator that follows it."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 import numpy as np
 from fairseq.data import data_utils, iterators
+from fairseq.dataclass import FairseqDataclass
 from numpy.typing import NDArray
+from omegaconf import II
 
 from .planned import PlannedBatches, deal_out
 from .predefined import check_description, read_predefined
 from .provenance import text_files_hash
 from .text_order import consecutive_batches
+
+
+@dataclass
+class OrderConfig(FairseqDataclass):
+    keep_order: bool = field(
+        default=False,
+        metadata={"help": "training batches of consecutive segments, in text order, never shuffled"},
+    )
+    train_mem_size: int = field(
+        default=0,
+        metadata={
+            "help": "tokens of consecutive segments that are one memory of trime_long_loss, spread over "
+            "N / --max-tokens devices"
+        },
+    )
+    predefined_batches: Optional[str] = field(
+        default=None,
+        metadata={"help": "JSON list of all training segments; batches are consecutive slices of it"},
+    )
+    output_segments_to_file: Optional[str] = field(
+        default=None,
+        metadata={"help": "write all training segments as text to this JSON file, and end without training"},
+    )
+    # Of other groups: the order of batches depends on them.
+    train_subset: str = II("dataset.train_subset")
+    max_tokens: Optional[int] = II("dataset.max_tokens")
+    batch_size: Optional[int] = II("dataset.batch_size")
+    distributed_world_size: int = II("distributed_training.distributed_world_size")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from .gather import Gathered, start_gather
 from .long_term import LongTermMemory
 from .lse import IMPLEMENTATIONS, memory_lse
 from .neighbors import interpolate, neighbor_lse
-from .objective import memory_mass, positive_share, trime_log_prob
+from .objective import memory_mass, positive_share, similarity_scale, trime_log_prob
 from .token_scores import adaptive_token_scores, linear_token_scores, plain_token_scores
 from .visibility import Visibility
 
@@ -21,6 +21,7 @@ __all__ = [
     "neighbor_lse",
     "plain_token_scores",
     "positive_share",
+    "similarity_scale",
     "start_gather",
     "trime_log_prob",
 ]

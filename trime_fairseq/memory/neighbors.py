@@ -1,7 +1,7 @@
 """External memory: what the neighbours of each token say about its target."""
 
 import math
-from typing import List, Sequence, Tuple
+from typing import List, Sequence
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch import Tensor
 
 def neighbor_lse(
     scores: Tensor, tokens: Tensor, targets: Tensor, scale: float, sizes: Sequence[int]
-) -> Tuple[List[Tensor], List[Tensor]]:
+) -> tuple[Tensor, Tensor]:
     """Log-sum-exp of the scaled scores of the first k neighbours, and of those with the target's token.
 
     The A and P of :func:`trime_fairseq.memory.memory_lse` for a memory of its own per query.
@@ -22,11 +22,11 @@ def neighbor_lse(
         sizes: values of k, increasing, the last one at most K.
 
     Returns:
-        For each k the two sums, float32 (float64 for float64) [N]; -inf over nothing.
+        The two sums for each k, float32 (float64 for float64) [len(sizes), N]; -inf over nothing.
     """
     scaled = scores * scale
     positive = scaled.masked_fill(tokens != targets.unsqueeze(1), -math.inf)
-    return _running_lse(scaled, sizes), _running_lse(positive, sizes)
+    return torch.stack(_running_lse(scaled, sizes)), torch.stack(_running_lse(positive, sizes))
 
 
 def _running_lse(values: Tensor, sizes: Sequence[int]) -> List[Tensor]:
@@ -40,6 +40,7 @@ def _running_lse(values: Tensor, sizes: Sequence[int]) -> List[Tensor]:
 
 
 def interpolate(log_prob: Tensor, other: Tensor, weight: float, exists: Tensor) -> Tensor:
-    """log((1 - weight) exp(log_prob) + weight exp(other)); where ``other`` does not exist, log_prob."""
-    share = torch.full_like(log_prob, weight).masked_fill(~exists, 0.0)
+    """log((1 - weight) exp(log_prob) + weight exp(other)); where ``other`` does not exist, log_prob. Shapes
+    broadcast."""
+    share = torch.where(exists, weight, 0.0).to(log_prob.dtype)
     return torch.logaddexp((1 - share).log() + log_prob, share.log() + other.masked_fill(~exists, -math.inf))

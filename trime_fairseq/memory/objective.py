@@ -14,6 +14,11 @@ import torch
 from torch import Tensor
 
 
+def similarity_scale(dimension: int, temperature: float = 1.0) -> float:
+    """Factor of the inner products of representations of this dimension: 1 / (sqrt(d) tau)."""
+    return float(dimension**-0.5 / temperature)
+
+
 def trime_log_prob(token_lse: Tensor, target_logit: Tensor, all_lse: Tensor, positive_lse: Tensor) -> Tensor:
     """log p(w | c) of the joint softmax over tokens and memories (nats).
 

@@ -1,4 +1,4 @@
-"""Flags that say which representation serves as key, and how memories are computed: of criterions and task."""
+"""Flags of criterions and task: which representation serves as key, how memories are computed."""
 
 from dataclasses import dataclass, field
 
