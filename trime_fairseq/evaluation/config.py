@@ -125,7 +125,7 @@ class MemoryConfig(KeyConfig):
 
 
 @dataclass
-class DatastoreConfig(FairseqDataclass):
+class DatastoreConfig(FairseqDataclass):  # type: ignore[misc]
     """The datastore that an evaluation searches, or writes."""
 
     dstore_filename: Optional[str] = field(
@@ -171,7 +171,7 @@ class DatastoreConfig(FairseqDataclass):
 
 
 @dataclass
-class EvaluationConfig(LanguageModelingConfig, MemoryConfig, DatastoreConfig):
+class EvaluationConfig(LanguageModelingConfig, MemoryConfig, DatastoreConfig):  # type: ignore[misc]
     """All that the task reads of the flags of ``fairseq-eval-lm``."""
 
     eval_file: Optional[str] = field(
@@ -218,4 +218,6 @@ def part_of(config: Any, kind: type[Config]) -> Config:
     """The fields of a task's configuration that the dataclass ``kind`` declares, as plain values."""
     values = {of.name: getattr(config, of.name) for of in fields(kind) if of.name != "_name"}
     # Choices arrive as an enumeration of fairseq's, which JSON does not know.
-    return kind(**{name: str(value) if isinstance(value, Enum) else value for name, value in values.items()})
+    plain = {name: str(value) if isinstance(value, Enum) else value for name, value in values.items()}
+    part: Config = kind(**plain)
+    return part

@@ -96,13 +96,14 @@ class PrecedingText:
 
     Attributes:
         memory: keys and tokens.
+        last_id: number of the last sample that was added.
     """
 
     def __init__(self, sizes: Sequence[int], impl: str = "auto") -> None:
         self.memory = LongTermMemory(sizes[-1])
         self._sizes = sizes
         self._impl = impl
-        self._last_id = -1
+        self.last_id = -1
 
     def read_and_add(self, batch: EvaluatedBatch, temperatures: Sequence[float]) -> MemoryScores:
         """Scores [T, S, 1, N]; then the evaluated tokens belong to the memory."""
@@ -132,9 +133,9 @@ class PrecedingText:
         gap, end = 0, len(self.memory)
         rows: list[list[tuple[int, int, int]]] = [[] for _ in self._sizes]
         for sample_id, (first, last) in zip(batch.sample_ids, batch.spans):
-            if sample_id != self._last_id + 1:
+            if sample_id != self.last_id + 1:
                 gap = end
-            self._last_id = sample_id
+            self.last_id = sample_id
             newer = end
             for row, size in zip(rows, self._sizes):
                 begin = max(gap, end - size)

@@ -127,10 +127,10 @@ class EvaluationResult:
     @classmethod
     def merge(cls, shards: Sequence[Mapping[str, Any]], description: Mapping[str, Any]) -> "EvaluationResult":
         """The whole, of the JSON of its shards."""
-        tokens = sum(shard["tokens"] for shard in shards)
+        tokens = sum(int(shard["tokens"]) for shard in shards)
 
         def mean(name: str) -> float:
-            return math.fsum(shard[name] * shard["tokens"] for shard in shards) / max(tokens, 1)
+            return math.fsum(float(shard[name]) * shard["tokens"] for shard in shards) / max(tokens, 1)
 
         return cls(
             tokens=tokens,

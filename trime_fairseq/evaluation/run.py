@@ -54,6 +54,7 @@ class EvaluationRun:
         at_end: are called when all batches are through; what they return belongs to the result.
 
     Attributes:
+        batches: as given; iterated by themselves they are batches like any other.
         n: number of batches so far, as fairseq's progress bar reads it.
         result: of all tokens, or of this shard; None before the end.
     """
@@ -67,7 +68,7 @@ class EvaluationRun:
         shard: Shard,
         at_end: Sequence[Callable[[], Mapping[str, Any]]] = (),
     ) -> None:
-        self._batches = batches
+        self.batches = batches
         self.scorer = scorer
         self._description = description
         self._eval_file = eval_file
@@ -77,12 +78,12 @@ class EvaluationRun:
         self.result: EvaluationResult | None = None
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         self.scorer.totals.start()
         with handed_on():
-            for batch in self._batches:
+            for batch in self.batches:
                 self.n += 1
                 yield {**batch, _SCORER: self.scorer}
         self._finish()

@@ -141,7 +141,7 @@ class MemoryScorer:
         self._add_to_totals(mixture, target_logit - token_lse, lengths)
         return [
             [{"tokens": t, "score": s.mean(), "positional_scores": s, "attention": None, "alignment": None}]
-            for t, s in zip(targets.split(lengths), mixture.log_prob.split(lengths))
+            for t, s in zip(torch.split(targets, lengths), torch.split(mixture.log_prob, lengths))
         ]
 
     def _run_model(
@@ -158,7 +158,7 @@ class MemoryScorer:
         outputs = output.reshape(-1, output.size(-1))[evaluated]
         scores = []
         size = min(softmax_batch, len(targets))
-        for rows, of_rows in zip(outputs.split(size), targets.split(size)):
+        for rows, of_rows in zip(torch.split(outputs, size), torch.split(targets, size)):
             scores.append(token_scores(decoder, rows, is_features, of_rows, self._uncharged_tail_index))
         token_lse, target_logit = scores[0] if len(scores) == 1 else map(torch.cat, zip(*scores))
         if not (self.config.joint_memory or self.config.searches or self._recorder is not None):

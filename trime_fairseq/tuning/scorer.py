@@ -82,7 +82,7 @@ class GridScorer(MemoryScorer):
         if counted is None:
             yield from (slice(begin, begin + size) for begin in range(0, len(token_lse), size))
         else:
-            yield from counted.to(token_lse.device, non_blocking=True).split(size)
+            yield from torch.split(counted.to(token_lse.device, non_blocking=True), size)
 
     def _sums(
         self,
