@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.commands import BIN, REFERENCE, ROOT, environment, run, train
-from trime_fairseq.bm25 import Results, read_segments
+from trime_fairseq.bm25 import SearchResults, read_segments
 from trime_fairseq.bm25.batches import BatchesInfo
 from trime_fairseq.files import Lock
 
@@ -61,7 +61,7 @@ def test_neighbours_are_similar(chained, engine):
     assert (info.engine, info.segments, info.tokens_per_sample) == (engine, 1711, 128)
     assert f"{info.neighbor_share:.1%} of the steps to a retrieved neighbour" in log
     assert sorted(json.loads((out / "batches.json").read_text())) == list(range(1711))
-    ids, scores = Results.open(str(out / "bm25_results")).read()
+    ids, scores = SearchResults.open(str(out / "bm25_results")).read()
     assert ids.shape == (1711, 50)
     assert not (ids == np.arange(1711)[:, None]).any()
     assert (np.diff(scores, axis=1) <= 0).all()
@@ -118,7 +118,7 @@ def test_ext_loss_trains_on_it(chained, tmp_path):
 @pytest.mark.skipif(bool(why_no_lucene()), reason=str(why_no_lucene()))
 def test_engines_agree_on_most_neighbours(chained):
     folders = [str(chained(engine)[0] / "bm25_results") for engine in ("lucene", "bm25s")]
-    first, second = (Results.open(folder).read()[0][:, :10] for folder in folders)
+    first, second = (SearchResults.open(folder).read()[0][:, :10] for folder in folders)
     assert np.mean([len(np.intersect1d(*rows)) / 10 for rows in zip(first, second)]) > 0.5
 
 
@@ -160,7 +160,7 @@ def test_killed_while_searching(chained, tmp_path):
     run(*command)
     assert all(path.stat().st_mtime_ns == written for path, written in before.items())
     for ours, whole in zip(
-        Results.open(str(tmp_path / "r")).read(), Results.open(str(out / "bm25_results")).read()
+        SearchResults.open(str(tmp_path / "r")).read(), SearchResults.open(str(out / "bm25_results")).read()
     ):
         np.testing.assert_array_equal(ours, whole)
     run(BIN / "python", *batches, "--batch_file", tmp_path / "b.json")
@@ -170,7 +170,7 @@ def test_killed_while_searching(chained, tmp_path):
 def test_errors_are_one_line(tmp_path):
     path = write(tmp_path / "s.json", ["a", "b"], ids=["a", "b"])
     log = run("trime-bm25", "index", "--segments-path", path, "--index-path", tmp_path / "i", fails=True)
-    assert log.splitlines()[-1].startswith("trime-bm25 index: error: --segments_path")
+    assert log.splitlines()[-1].startswith("trime-bm25 index: error: --segments-path")
     assert not (tmp_path / "i").exists()
 
 
