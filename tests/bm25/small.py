@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 
 import pytest
 
@@ -30,6 +31,8 @@ def why_no_lucene():
     return None
 
 
+# Each Java runs for seconds, in which a compiler that optimises well only costs time.
+os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 REASON = why_no_lucene()
 needs_lucene = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 LUCENE = pytest.param("lucene", marks=needs_lucene)

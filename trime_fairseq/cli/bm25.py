@@ -52,8 +52,8 @@ def _index_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _index(args: argparse.Namespace) -> None:
-    segments = read_segments(args.segments_path)
-    build_index(segments, args.index_path, args.engine or _default_engine(), _threads(args))
+    threads, engine = _threads(args), args.engine or _default_engine()
+    build_index(read_segments(args.segments_path), args.index_path, engine, threads)
 
 
 def _default_engine() -> str:

@@ -132,6 +132,12 @@ def export_segments(
             separator = ","
         file.write("\n]\n" if len(dataset) else "[]\n")
         file.flush()
-        text_hash = file_hash(file.name) or ""
-        # The description first: after a kill in between it does not fit the list, which readers refuse.
-        SegmentsInfo(len(dataset), text_hash, data_hash, tokens_per_sample, sample_break_mode).write(path)
+        info = SegmentsInfo(
+            segments=len(dataset),
+            text_hash=file_hash(file.name) or "",
+            data_hash=data_hash,
+            tokens_per_sample=tokens_per_sample,
+            sample_break_mode=sample_break_mode,
+        )
+        # Before the list appears: after a kill in between the two do not fit, which readers refuse.
+        info.write(path)
