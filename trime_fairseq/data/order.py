@@ -1,6 +1,5 @@
 """The order of training batches: what the flags ask for, and an iterator that follows it."""
 
-import os
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from omegaconf import II
 
 from .planned import PlannedBatches, deal_out
-from .predefined import check_description, read_predefined
+from .predefined import check_description, check_one_folder, read_predefined
 from .provenance import text_files_hash
 from .text_order import consecutive_batches
 
@@ -128,9 +127,8 @@ class TrainingOrder:
                 f"--max-tokens {self.max_tokens} holds no segment of --tokens-per-sample "
                 f"{self.tokens_per_sample}: fairseq would leave all of them out"
             )
-        if self.predefined_batches and os.pathsep in data:
-            raise ValueError("--predefined-batches orders the segments of one DATA folder, not of several")
         if self.predefined_batches:
+            check_one_folder(data)
             check_description(
                 self.predefined_batches,
                 tokens_per_sample=self.tokens_per_sample,
