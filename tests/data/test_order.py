@@ -7,8 +7,7 @@ import pytest
 
 from tests.recorded import make_criterion, make_order
 from tests.small_data import monolingual
-from trime_fairseq.criterions.trime_ext_loss import TrimeExtLoss
-from trime_fairseq.criterions.trime_long_loss import TrimeLongLoss, TrimeLongLossSameDevice
+from trime_fairseq.criterions import TrimeExtLoss, TrimeLongLoss, TrimeLongLossSameDevice
 from trime_fairseq.data.export import export_segments
 from trime_fairseq.data.predefined import read_predefined
 

@@ -1,4 +1,4 @@
-"""Flags that say which representation serves as key, and how memories are computed: of criterions and task."""
+"""Flags of criterions and task alike: which representation is the key, and how memories are computed."""
 
 from dataclasses import dataclass, field
 
