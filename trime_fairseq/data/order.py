@@ -36,7 +36,7 @@ class OrderConfig(FairseqDataclass):
         default=None,
         metadata={"help": "write all training segments as text to this JSON file, and end without training"},
     )
-    # Of other groups: the order of batches depends on them.
+    # Of other groups, which the order of batches depends on.
     train_subset: str = II("dataset.train_subset")
     max_tokens: Optional[int] = II("dataset.max_tokens")
     batch_size: Optional[int] = II("dataset.batch_size")
@@ -45,7 +45,7 @@ class OrderConfig(FairseqDataclass):
 
 @dataclass(frozen=True)
 class TrainingOrder:
-    """Values of the training flags of the same names.
+    """The order of training batches that the flags of the same names ask for.
 
     Attributes:
         keep_order: batches in text order (or that of the file), never shuffled.
@@ -58,16 +58,16 @@ class TrainingOrder:
 
     keep_order: bool
     train_mem_size: int
-    predefined_batches: Optional[str]
+    predefined_batches: str | None
     tokens_per_sample: int
     sample_break_mode: str
-    max_tokens: Optional[int]
-    batch_size: Optional[int]
+    max_tokens: int | None
+    batch_size: int | None
     world_size: int
 
     @classmethod
     def from_config(cls, config: Any) -> "TrainingOrder":
-        """Reads the fields of the same names from a task configuration."""
+        """Reads the fields of :class:`OrderConfig` and of fairseq's ``LanguageModelingConfig``."""
         names = [name for name in cls.__dataclass_fields__ if name != "world_size"]
         values = {name: getattr(config, name) for name in names}
         values["sample_break_mode"] = str(values["sample_break_mode"])
@@ -75,7 +75,7 @@ class TrainingOrder:
 
     @property
     def is_own(self) -> bool:
-        """Whether the flags ask for anything else than fairseq's own order."""
+        """True if this task, not fairseq, orders the batches."""
         return self.keep_order or bool(self.predefined_batches)
 
     @property
@@ -86,21 +86,21 @@ class TrainingOrder:
 
     @property
     def devices_per_memory(self) -> int:
-        """C: the devices that consecutive batches go to. All for predefined batches, whose neighbours are
-        similar; else as many as ``train_mem_size`` tokens are spread over."""
+        """C, the number of devices that consecutive batches go to: as many as ``train_mem_size`` tokens are
+        spread over; all for predefined batches, whose neighbours are similar."""
         if self.predefined_batches:
             return self.world_size
         return self.train_mem_size // self.tokens_per_device if self.train_mem_size else 1
 
     @property
-    def segments_per_device(self) -> Optional[int]:
+    def segments_per_device(self) -> int | None:
         """Segments of a full batch; None where segments are lines, of any length."""
         if self.sample_break_mode == "eos":
             return None
         return self.tokens_per_device // self.tokens_per_sample
 
     def segments(self, dataset: Any, seed: int) -> NDArray[np.int64]:
-        """The ids of the training segments in the order of batches; at random where no flag says otherwise.
+        """The ids of the training segments in the order of batches; shuffled unless a flag says otherwise.
 
         Raises:
             ValueError: for a file of predefined batches that does not fit the data.
@@ -166,8 +166,8 @@ def planned_iterator(
     *,
     shuffle: bool,
     begins_with_bos: bool = False,
-    max_tokens: Optional[int] = None,
-    max_sentences: Optional[int] = None,
+    max_tokens: int | None = None,
+    max_sentences: int | None = None,
     num_shards: int = 1,
     shard_id: int = 0,
     data_buffer_size: int = 0,
@@ -181,7 +181,7 @@ def planned_iterator(
     Args:
         dataset: fairseq's ``MonolingualDataset``.
         order: ids of segments.
-        group_size: devices that share a memory; see :func:`trime_fairseq.data.deal_out`.
+        group_size: devices that share a memory; see :func:`trime_fairseq.data.planned.deal_out`.
         shuffle: between epochs the batches of a step, all devices', move together to another step.
         options: of ``EpochBatchIterator``: seed, num_workers, epoch, skip_remainder_batch.
     """
@@ -189,11 +189,12 @@ def planned_iterator(
     unbounded = int(lengths.max(initial=1)) * max(len(lengths), 1)
     rows = consecutive_batches(lengths.tolist(), max_tokens or unbounded, max_sentences)
     batches = [[int(order[row]) for row in batch] for batch in rows]
-    plan = PlannedBatches(dataset, deal_out(batches, num_shards, group_size), group_size, begins_with_bos)
+    dealt = deal_out(batches, num_shards, group_size)
+    planned = PlannedBatches(dataset, dealt, group_size, begins_with_bos)
     return iterators.EpochBatchIterator(
-        dataset=plan,
-        collate_fn=plan.collater,
-        batch_sampler=[[number] for number in range(len(plan))],
+        dataset=planned,
+        collate_fn=planned.collater,
+        batch_sampler=[[number] for number in range(len(planned))],
         num_shards=num_shards,
         shard_id=shard_id,
         buffer_size=data_buffer_size,

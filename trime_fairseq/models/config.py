@@ -1,4 +1,4 @@
-"""Flags of criterions and task: which representation serves as key, how memories are computed."""
+"""Flags of criterions and task alike: which representation is the key, and how memories are computed."""
 
 from dataclasses import dataclass, field
 

@@ -16,6 +16,7 @@ from ..criterions.base import TrimeCriterion
 from ..data.export import export_segments
 from ..data.host_targets import HostTargets
 from ..data.order import TrainingOrder, planned_iterator
+from ..data.predefined import check_one_folder
 from ..data.provenance import text_files_hash
 from ..datastore import Manifest
 from ..datastore.background import RowSink
@@ -80,6 +81,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
 
     def _export_segments(self, path: str) -> None:
         check_writable("--output-segments-to-file", path)
+        check_one_folder(self.args.data)
         if rank() > 0:
             return  # the first process writes
         self.load_dataset(self.args.train_subset, combine=True)
