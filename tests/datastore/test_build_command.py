@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trime_fairseq.cli.build_index import main
-from trime_fairseq.datastore.index.config import IndexSidecar
+from trime_fairseq.datastore.index.manifest import IndexManifest
 
 from .small_stores import (
     ROOT,
@@ -59,9 +59,9 @@ def test_command_without_a_manifest(tmp_path, capsys):
     stored(tmp_path)
     (tmp_path / "dstore.json").unlink()
     assert main(arguments(tmp_path, "--dstore_fp16", "--dimension", "16", "--factory", "IVF4,Flat")) == 0
-    assert IndexSidecar.read(str(tmp_path / "knn.l2")).factory == "IVF4,Flat"
+    assert IndexManifest.read(str(tmp_path / "knn.l2")).factory == "IVF4,Flat"
     assert main(arguments(tmp_path, "--dimension", "16")) == 1
-    assert "pass --dstore-fp16" in capsys.readouterr().err
+    assert "pass --dstore_fp16" in capsys.readouterr().err
 
 
 def test_command_errors_are_one_line(tmp_path, capsys):

@@ -1,16 +1,13 @@
 """``trime-build-index --streaming``: index and values straight from the model, without storing keys."""
 
 import argparse
-from typing import List
 
-from ..datastore.background import RowSink
-from ..datastore.datastore import DatastoreError, Manifest
-from ..datastore.streaming import StreamingIndex
+from ..datastore import DatastoreError, Manifest, RowSink, StreamingIndex
 from ..evaluation.eval_lm import Substitutes, run_eval_lm
 from .build_index import config_from_args
 
 
-def stream(args: argparse.Namespace, evaluation: List[str]) -> int:
+def stream(args: argparse.Namespace, evaluation: list[str]) -> int:
     """Runs the model over its text, by default over the training subset.
 
     Args:

@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Callable, Iterator, List, Optional
 
-from ..datastore import Manifest
-from ..datastore.background import RowSink
+from ..datastore import Manifest, RowSink
 
 
 @dataclass(frozen=True)

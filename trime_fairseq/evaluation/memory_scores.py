@@ -10,7 +10,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from ..datastore.retriever import Neighbors
+from ..datastore import Neighbors
 from ..memory import LongTermMemory, Visibility, memory_lse, neighbor_lse
 
 # A and P of the objective, [N] each.

@@ -14,8 +14,7 @@ import torch
 from fairseq_cli import eval_lm
 from torch import Tensor
 
-from ..datastore.recall import RecallSample
-from ..datastore.retriever import Neighbors, Retriever
+from ..datastore import Neighbors, RecallSample, Retriever
 from ..memory import (
     interpolate,
     memory_mass,

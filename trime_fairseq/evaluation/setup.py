@@ -12,10 +12,7 @@ from fairseq.data import FairseqDataset, iterators
 from ..data.context_window import ContextWindowDataset
 from ..data.provenance import text_files_hash
 from ..data.text_order import consecutive_batches, contiguous_shard, keep_short_enough
-from ..datastore import Manifest
-from ..datastore.background import BackgroundSink
-from ..datastore.recall import RecallSample
-from ..datastore.writer import StoreWriter
+from ..datastore import BackgroundSink, DatastoreWriter, Manifest, RecallSample
 from ..files import file_hash, modification_time, text_hash
 from .eval_lm import substitutes
 from .external import Querying, open_external
@@ -148,7 +145,7 @@ class EvaluationSetup:
         if make_sink is not None:
             sink = make_sink(manifest)
         else:
-            sink = StoreWriter(self.flags.dstore_mmap, manifest, begin, end, self.shard_id)
+            sink = DatastoreWriter(self.flags.dstore_mmap, manifest, begin, end, self.shard_id)
         missing, row = plan.missing(batches, sink.resume_row)
         if sink.resume_row >= end:
             logger.info(f"TRIME: rows {begin:,} to {end:,} of {self.flags.dstore_mmap} are there already")

@@ -7,8 +7,7 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks.language_modeling import LanguageModelingConfig
 from omegaconf import II
 
-from ..datastore.index.config import METRICS
-from ..datastore.retriever import SIMILARITIES
+from ..datastore import METRICS, SIMILARITIES
 from ..evaluation.config import MODES
 from ..files import check_writable
 from ..memory import IMPLEMENTATIONS
