@@ -1,4 +1,4 @@
-"""Stages of an index: kills, files that were cut off, manifests; whatever happens, it ends with the same bytes."""
+"""Stages of an index: whatever is killed or cut off, it ends with the same bytes."""
 
 import json
 import logging

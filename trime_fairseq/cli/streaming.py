@@ -2,6 +2,7 @@
 
 import argparse
 
+from .. import tasks  # noqa: F401  registers them, their criterions and models
 from ..datastore import DatastoreError, Manifest, RowSink, StreamingIndex
 from ..evaluation.eval_lm import Substitutes, run_eval_lm
 from .build_index import config_from_args
