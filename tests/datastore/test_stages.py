@@ -203,3 +203,23 @@ def test_manifests_of_version_0_1_0(tmp_path, monkeypatch, built, caplog):
 def _remove_index(folder):
     for path in folder.glob("knn*"):
         path.unlink()
+
+
+def test_half_built_index_of_another_seed_is_never_continued(tmp_path, monkeypatch):
+    run, other = (partial(build, tmp_path, replace(CONFIG, seed=seed), chunk=700) for seed in (1, 2))
+    stored(tmp_path)
+    count = operations(monkeypatch, run)
+    whole = finished_files(tmp_path)
+    # The last run dies once its first partial index is there.
+    events = next(e for e in range(1, 99) if _half_built(tmp_path, monkeypatch, other, e))
+    for event in range(1, count + 1):
+        assert _half_built(tmp_path, monkeypatch, other, events)
+        killed_at(monkeypatch, run, event)
+        run()
+        assert finished_files(tmp_path) == whole, event
+
+
+def _half_built(folder, monkeypatch, run, event):
+    _remove_index(folder)
+    killed_at(monkeypatch, run, event)
+    return (folder / "knn.l2.partial").exists()

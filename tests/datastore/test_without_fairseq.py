@@ -86,6 +86,7 @@ finally:
             "Faiss is not installed: pip install faiss-cpu",
         ),
     ],
+    ids=["fairseq", "faiss"],
 )
 def test_missing_module_is_one_line(tmp_path, script, error):
     done = run(script, tmp_path)
