@@ -24,8 +24,7 @@ from evaluation import load  # noqa: E402
 from fairseq import utils as fairseq_utils  # noqa: E402
 
 from trime_fairseq.cli import build_index  # noqa: E402
-from trime_fairseq.datastore import open_datastore  # noqa: E402
-from trime_fairseq.datastore.retriever import Retriever, gpus_for_index, read_index  # noqa: E402
+from trime_fairseq.datastore import Retriever, gpus_for_index, open_datastore, open_index  # noqa: E402
 from trime_fairseq.evaluation import EvaluationConfig, MemoryConfig, MemoryScorer  # noqa: E402
 from trime_fairseq.evaluation import evaluate as evaluate_in_process  # noqa: E402
 
@@ -100,9 +99,7 @@ def measure_search(args: argparse.Namespace, path: Path) -> None:
     """Tokens/s of plain evaluation, of evaluation with external memory, and of Faiss alone."""
     task, model, dataset = load(args)
     store = open_datastore(str(OUT / "dstore"))
-    retriever = Retriever(
-        read_index(str(path)), store, metric="ip", k=args.k, probe=args.probe, devices=gpus_for_index()
-    )
+    retriever = Retriever(open_index(str(path)), store, k=args.k, probe=args.probe, devices=gpus_for_index())
     external = MemoryConfig(
         use_external=True, k=args.k, softmax_temp=1.25, use_interp=True, interp_temp=10.5, lmbda=0.3
     )

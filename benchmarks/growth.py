@@ -36,11 +36,16 @@ from tqdm import tqdm
 
 common.quiet()
 
-from trime_fairseq.datastore import DatastoreError, open_datastore  # noqa: E402
-from trime_fairseq.datastore.builder import build_index  # noqa: E402
+from trime_fairseq.datastore import (  # noqa: E402
+    DatastoreError,
+    IndexConfig,
+    Retriever,
+    build_index,
+    open_datastore,
+    open_index,
+)
 from trime_fairseq.datastore.datastore import keys_path, values_path  # noqa: E402
-from trime_fairseq.datastore.index.config import IndexConfig, import_faiss  # noqa: E402
-from trime_fairseq.datastore.retriever import Retriever, read_index  # noqa: E402
+from trime_fairseq.datastore.index.faiss_library import import_faiss  # noqa: E402
 from trime_fairseq.evaluation.memory_scores import EvaluatedBatch, PrecedingText  # noqa: E402
 
 _CLUSTERS, _WRITTEN, _QUERIES, _FITTED = 5000, 250_000, 512, 3
@@ -111,8 +116,8 @@ def search(prefix: str, args: argparse.Namespace) -> Measured:
     random = np.random.default_rng(2)
     seconds = []
     before = common.start_peak("cpu")
-    index, store = read_index(f"{prefix}.ip"), open_datastore(prefix, dimension=args.key_width, fp16=True)
-    retriever = Retriever(index, store, metric="ip", k=args.k, probe=args.probe)
+    index, store = open_index(f"{prefix}.ip"), open_datastore(prefix, dimension=args.key_width, fp16=True)
+    retriever = Retriever(index, store, k=args.k, probe=args.probe)
     for _ in range(args.repeats + 1):
         queries = torch.from_numpy(random_keys(random, _QUERIES, args))
         started = time.perf_counter()
@@ -120,7 +125,7 @@ def search(prefix: str, args: argparse.Namespace) -> Measured:
         seconds.append(time.perf_counter() - started)
     micros = 1e6 * statistics.median(seconds[1:]) / _QUERIES
     megabytes = (common.peak_bytes("cpu") - before) / 1e6
-    return {"lists": index.nlist, "us per query": micros, "MB in search": megabytes}
+    return {"lists": index.faiss.nlist, "us per query": micros, "MB in search": megabytes}
 
 
 def random_keys(random: np.random.Generator, count: int, args: argparse.Namespace) -> np.ndarray:

@@ -1,10 +1,16 @@
-"""Locks between processes."""
+"""Locks between processes; descriptions that are no descriptions."""
 
+import json
 import os
+import re
 import signal
 import time
+from dataclasses import dataclass
+from typing import ClassVar
 
-from trime_fairseq.files import Lock
+import pytest
+
+from trime_fairseq.files import Description, Lock, NotNegative, Positive
 
 
 def test_children_of_a_killed_process_hold_no_lock(tmp_path):
@@ -30,3 +36,103 @@ def test_children_of_a_killed_process_hold_no_lock(tmp_path):
         assert lock.acquire()
     finally:
         os.kill(orphan, signal.SIGKILL)
+
+
+class Unusable(ValueError):
+    pass
+
+
+@dataclass(frozen=True)
+class Thing(Description):
+    error: ClassVar[type[ValueError]] = Unusable
+
+    rows: Positive
+    gap: NotNegative = 0
+    name: str = "thing"
+    note: str | None = None
+    size: Positive | None = None
+    seconds: float = 0.0
+    done: bool = False
+
+
+def load(folder, content):
+    path = folder / "thing.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return Thing.load(str(path), "does not describe a thing")
+
+
+def test_description_comes_back(tmp_path):
+    thing = Thing(rows=3, note="x", size=2, seconds=0.5, done=True)
+    thing.save(str(tmp_path / "saved.json"))
+    assert Thing.load(str(tmp_path / "saved.json"), "") == thing
+    # Fields of a later version are left out, those of an earlier one may be missing; 1 is a number, too.
+    assert load(tmp_path, '{"format_version": 1, "rows": 3, "seconds": 1, "later": []}') == Thing(
+        3, seconds=1
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rows": "3"}, "rows must be an integer, not '3'"),
+        ({"rows": 3.0}, "rows must be an integer, not 3.0"),
+        ({"rows": True}, "rows must be an integer, not True"),
+        ({"rows": None}, "rows must be an integer, not None"),
+        ({"rows": [3]}, "rows must be an integer, not [3]"),
+        ({"rows": 0}, "rows must be at least 1, not 0"),
+        ({"rows": -(10**18)}, "rows must be at least 1"),
+        ({"rows": 2**63}, "rows must be an integer"),
+        ({"rows": 10**400}, "rows must be an integer"),
+        ({"gap": -1}, "gap must be at least 0, not -1"),
+        ({"size": 0}, "size must be at least 1, not 0"),
+        ({"size": "1"}, "size must be an integer, not '1'"),
+        ({"name": None}, "name must be a text, not None"),
+        ({"name": 1}, "name must be a text, not 1"),
+        ({"note": 1}, "note must be a text, not 1"),
+        ({"seconds": "1"}, "seconds must be a number, not '1'"),
+        ({"seconds": float("nan")}, "seconds must be a number, not nan"),
+        ({"seconds": float("inf")}, "seconds must be a number, not inf"),
+        ({"seconds": 1e300}, "seconds must be a number"),
+        ({"done": 1}, "done must be true or false, not 1"),
+        ({"format_version": "1"}, "format_version must be an integer, not '1'"),
+        ({"format_version": None}, "format_version must be an integer, not None"),
+        ({"format_version": True}, "format_version must be an integer, not True"),
+        ({"format_version": {}}, "format_version must be an integer, not {}"),
+    ],
+)
+def test_fields_of_another_type_or_out_of_bounds(tmp_path, values, message):
+    content = json.dumps({"format_version": 1, "rows": 3, **values})
+    with pytest.raises(Unusable, match=re.escape(f"{tmp_path}/thing.json: {message}")) as caught:
+        load(tmp_path, content)
+    assert len(str(caught.value)) < len(str(tmp_path)) + 120
+    assert "\n" not in str(caught.value)
+
+
+def test_null_where_it_may_be(tmp_path):
+    assert load(tmp_path, '{"format_version": 1, "rows": 3, "note": null, "size": null}') == Thing(3)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is no JSON file"),
+        ("{", "is no JSON file"),
+        (b"\xff\xfe\x00", "is no JSON file"),
+        ("[" * 100_000, "is no JSON file"),
+        ('{"format_version": 1, "rows": ' + "[" * 100_000 + "]" * 100_000 + "}", "is no JSON file"),
+        ('{"format_version": 1, "rows": 1' + "0" * 5000 + "}", "is no JSON file"),
+        ('{"format_version": 1, "rows": 3, "note": "' + "x" * 2**20 + '"}', "does not describe a thing"),
+        ("null", "does not describe a thing"),
+        ("[1]", "does not describe a thing"),
+        ("{}", "does not describe a thing"),
+        ('{"rows": 3}', "does not describe a thing"),
+        ('{"format_version": 1}', "does not describe a thing"),
+        (
+            '{"format_version": 99, "rows": 3}',
+            "has format 99, this version reads up to 1: update trime_fairseq",
+        ),
+    ],
+)
+def test_files_that_are_no_descriptions(tmp_path, content, message):
+    with pytest.raises(Unusable, match=re.escape(f"{tmp_path}/thing.json {message}")):
+        load(tmp_path, content)

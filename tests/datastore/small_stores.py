@@ -18,10 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
-from trime_fairseq.datastore.builder import build_index  # noqa: E402
-from trime_fairseq.datastore.datastore import Manifest, keys_path, open_datastore, values_path  # noqa: E402
-from trime_fairseq.datastore.index.config import IndexConfig  # noqa: E402
-from trime_fairseq.datastore.streaming import StreamingIndex  # noqa: E402
+from trime_fairseq.datastore import (  # noqa: E402
+    IndexConfig,
+    Manifest,
+    StreamingIndex,
+    build_index,
+    open_datastore,
+)
+from trime_fairseq.datastore.datastore import keys_path, values_path  # noqa: E402
 
 ROWS, DIMENSION, CHUNK = 1500, 16, 200
 CONFIG = IndexConfig("l2", DIMENSION, "IVF8,PQ4", training_keys=700)

@@ -1,19 +1,18 @@
 """trime-build-index: its flags and messages."""
 
+import os
+import shutil
 import subprocess
 import sys
-import types
 
 import numpy as np
 import pytest
 
+from trime_fairseq import __version__
 from trime_fairseq.cli.build_index import main
-from trime_fairseq.datastore.index.config import IndexSidecar
+from trime_fairseq.datastore import IndexManifest
 
-from .small_stores import (
-    ROOT,
-    stored,
-)
+from .small_stores import ROOT, small_manifest, stored
 
 faiss = pytest.importorskip("faiss")
 
@@ -59,9 +58,9 @@ def test_command_without_a_manifest(tmp_path, capsys):
     stored(tmp_path)
     (tmp_path / "dstore.json").unlink()
     assert main(arguments(tmp_path, "--dstore_fp16", "--dimension", "16", "--factory", "IVF4,Flat")) == 0
-    assert IndexSidecar.read(str(tmp_path / "knn.l2")).factory == "IVF4,Flat"
+    assert IndexManifest.read(str(tmp_path / "knn.l2")).factory == "IVF4,Flat"
     assert main(arguments(tmp_path, "--dimension", "16")) == 1
-    assert "pass --dstore-fp16" in capsys.readouterr().err
+    assert "pass --dstore_fp16" in capsys.readouterr().err
 
 
 def test_command_errors_are_one_line(tmp_path, capsys):
@@ -75,12 +74,63 @@ def test_command_errors_are_one_line(tmp_path, capsys):
     assert "unrecognized arguments: --max-tokens 512" in capsys.readouterr().err
 
 
-def test_command_passes_flags_on(tmp_path, monkeypatch):
-    calls = []
-    module = types.ModuleType("streaming")
-    module.stream = lambda args, rest: calls.append((args.faiss_index, rest)) or 3
-    monkeypatch.setitem(sys.modules, "trime_fairseq.cli.streaming", module)
+def test_streaming_passes_other_flags_to_the_evaluation(tmp_path, monkeypatch):
+    words = []
+    monkeypatch.setattr("fairseq_cli.eval_lm.cli_main", lambda: words.extend(sys.argv))
     # "--dim" would be an abbreviation of --dimension.
-    given = ["data-bin", "--path", "model.pt", "--dim", "7"]
-    assert main([*given, *arguments(tmp_path, "--streaming")]) == 3
-    assert calls == [(str(tmp_path / "knn"), given)]
+    evaluation = ["data-bin", "--path", "model.pt", "--dim", "7"]
+    assert (
+        main([*evaluation, *arguments(tmp_path, "--streaming", "--dstore_fp16", "--dstore_size", "9")]) == 0
+    )
+    assert words[: 1 + len(evaluation)] == ["fairseq-eval-lm", *evaluation]
+    prefix = ["--dstore-mmap", str(tmp_path / "dstore"), "--gen-subset", "train"]
+    added = ["--save-knnlm-dstore", *prefix, "--dstore-size", "9", "--dstore-fp16"]
+    assert words[1 + len(evaluation) :][: len(added)] == added
+    assert not {"--faiss-index", "--ncentroids", "--code-size", "--streaming"} & set(words)
+    words.clear()
+    assert main(["--gen-subset=valid", *arguments(tmp_path, "--streaming")]) == 0
+    assert "train" not in words
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--ncentroids", "0"], "--ncentroids 0: must be at least 1"),
+        (["--ncentroids", "2000"], "lower --ncentroids (or another --factory)"),
+        (["--num_training_keys", "7"], "--num_training_keys 7 is less than the 8 lists"),
+        (["--factory", "Nonsense"], "--factory Nonsense: Faiss cannot make it"),
+        (["--num-keys-to-add-at-a-time", "0"], "--num_keys_to_add_at_a_time must be at least 1"),
+        (["--probe", "0"], "--probe must be at least 1"),
+        (["--starting-point", "1500"], "--starting_point 1,500 is not a row"),
+        (["--dstore-size", "7"], "says 1,500, not 7 (--dstore_size)"),
+        (["--dstore-mmap", "{0}/none"], "none_vals.npy does not exist: check the prefix"),
+        (["--dstore-mmap", "{0}/streamed"], "its keys were never stored: do without (--streaming)"),
+        (["--faiss-index", "{0}/dstore.json/knn"], "--faiss_index {0}/dstore.json/knn"),
+    ],
+)
+def test_errors_name_the_flags_of_the_command(tmp_path, capsys, more, message):
+    prefix = stored(tmp_path)
+    small_manifest(complete=True, keys_stored=False).write(str(tmp_path / "streamed"))
+    shutil.copy(f"{prefix}_vals.npy", tmp_path / "streamed_vals.npy")
+    assert main(arguments(tmp_path, *(word.format(tmp_path) for word in more))) == 1
+    error = capsys.readouterr().err
+    assert message.format(tmp_path) in error
+    assert error.startswith("trime-build-index: error: ")
+    assert error.count("\n") == 1
+    assert "`" not in error
+
+
+def test_truncated_index_is_built_again(tmp_path):
+    stored(tmp_path)
+    assert main(arguments(tmp_path, "--dist", "ip")) == 0
+    whole = (tmp_path / "knn.ip").read_bytes()
+    os.truncate(tmp_path / "knn.ip", 0)
+    assert main(arguments(tmp_path, "--dist", "ip")) == 0
+    assert (tmp_path / "knn.ip").read_bytes() == whole
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"trime-build-index {__version__}\n"

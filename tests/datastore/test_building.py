@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trime_fairseq.datastore import growing_index
-from trime_fairseq.datastore.builder import build_index
-from trime_fairseq.datastore.datastore import DatastoreError, open_datastore
-from trime_fairseq.datastore.index.config import IndexSidecar
+from trime_fairseq.datastore import DatastoreError, IndexManifest, build_index, open_datastore
+from trime_fairseq.datastore.index import growing
 from trime_fairseq.files import Lock
 
 from .small_stores import (
@@ -20,11 +18,8 @@ from .small_stores import (
     DIMENSION,
     ROWS,
     build,
-    finished_files,
     killed_at,
     left_over,
-    operations,
-    run_killed,
     small_rows,
     stored,
 )
@@ -49,17 +44,17 @@ def test_index_and_description(tmp_path):
     assert path == str(tmp_path / "knn.l2")
     assert np.array_equal(ids_of(index), np.arange(ROWS))
     assert index.nprobe == 3
-    sidecar = IndexSidecar.read(path)
-    assert (sidecar.metric, sidecar.dimension, sidecar.rows, sidecar.starting_point) == (
+    described = IndexManifest.read(path)
+    assert (described.metric, described.dimension, described.rows, described.starting_point) == (
         "l2",
         DIMENSION,
         ROWS,
         0,
     )
-    assert sidecar.datastore == store.fingerprint()
-    assert (sidecar.probe, sidecar.complete, sidecar.faiss_version) == (3, True, faiss.__version__)
-    assert (sidecar.key_type, sidecar.dictionary_hash) == ("last_ffn_input", "words")
-    assert (sidecar.checkpoint_hash, sidecar.data_hash) == ("model", "text")
+    assert described.datastore == store.fingerprint()
+    assert (described.probe, described.complete, described.faiss_version) == (3, True, faiss.__version__)
+    assert (described.key_type, described.dictionary_hash) == ("last_ffn_input", "words")
+    assert (described.checkpoint_hash, described.data_hash) == ("model", "text")
     assert left_over(tmp_path) == []
 
 
@@ -69,9 +64,9 @@ def test_trained_index_is_used_again(tmp_path, monkeypatch):
     assert trained.name == "knn.l2.trained"
     assert not (tmp_path / "knn.l2").exists()
     with monkeypatch.context() as patch:
-        patch.setattr(growing_index, "train", None)
+        patch.setattr(growing, "train", None)
         build(tmp_path)
-    assert IndexSidecar.read(str(tmp_path / "knn.l2")).training_seconds > 0
+    assert IndexManifest.read(str(tmp_path / "knn.l2")).training_seconds > 0
 
 
 @pytest.mark.parametrize(
@@ -119,7 +114,7 @@ def test_other_probe_in_a_finished_index(tmp_path):
     lists = ids_of(faiss.read_index(path))
     build(tmp_path, probe=5)
     assert faiss.read_index(path).nprobe == 5
-    assert IndexSidecar.read(path).probe == 5
+    assert IndexManifest.read(path).probe == 5
     assert np.array_equal(ids_of(faiss.read_index(path)), lists)
     assert left_over(tmp_path) == []
 
@@ -127,34 +122,16 @@ def test_other_probe_in_a_finished_index(tmp_path):
 def test_other_index_is_replaced_at_the_end(tmp_path, monkeypatch, caplog):
     stored(tmp_path)
     path = Path(build(tmp_path))
-    before, description = path.read_bytes(), IndexSidecar.read(str(path))
+    before, description = path.read_bytes(), IndexManifest.read(str(path))
     other = replace(CONFIG, factory="IVF4,PQ4")
     with caplog.at_level(logging.INFO):
         assert killed_at(monkeypatch, lambda: build(tmp_path, other), 15)
     assert "factory IVF8,PQ4 / IVF4,PQ4" in caplog.text
     assert (tmp_path / "knn.l2.partial").exists()
-    assert (path.read_bytes(), IndexSidecar.read(str(path))) == (before, description)
+    assert (path.read_bytes(), IndexManifest.read(str(path))) == (before, description)
     build(tmp_path, other)
     assert faiss.read_index(str(path)).nlist == 4
-    assert IndexSidecar.read(str(path)).factory == "IVF4,PQ4"
-
-
-def test_description_is_always_that_of_the_index(tmp_path, monkeypatch):
-    stored(tmp_path)
-    configs = [replace(CONFIG, factory=f"IVF{lists},Flat") for lists in (4, 8)]
-    for config in configs:
-        build(tmp_path, config, train_only=True)
-    build(tmp_path, configs[0])
-    count = operations(monkeypatch, lambda: build(tmp_path, configs[1], chunk=ROWS))
-    described = []
-    for event in range(1, count + 1):
-        build(tmp_path, configs[0])
-        assert killed_at(monkeypatch, lambda: build(tmp_path, configs[1], chunk=ROWS), event)
-        there = IndexSidecar.read(str(tmp_path / "knn.l2"))
-        lists = faiss.read_index(str(tmp_path / "knn.l2")).nlist
-        described.append(there and there.factory)
-        assert described[-1] in (None, f"IVF{lists},Flat")
-    assert {"IVF4,Flat", "IVF8,Flat"} <= set(described)
+    assert IndexManifest.read(str(path)).factory == "IVF4,PQ4"
 
 
 def test_half_built_index_of_something_else(tmp_path, monkeypatch, caplog):
@@ -165,49 +142,6 @@ def test_half_built_index_of_something_else(tmp_path, monkeypatch, caplog):
         build(tmp_path, chunk=CHUNK // 2)
     assert "starting anew: chunk 200 / 100" in caplog.text
     assert np.array_equal(ids_of(faiss.read_index(str(tmp_path / "knn.l2"))), np.arange(ROWS))
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """The files of an index that was built in one go."""
-    folder = tmp_path_factory.mktemp("built")
-    stored(folder)
-    build(folder)
-    return finished_files(folder)
-
-
-def test_killed_before_any_file_operation(tmp_path, monkeypatch, built, caplog):
-    stored(tmp_path)
-    count = operations(monkeypatch, lambda: build(tmp_path))
-    continued = set()
-    for event in range(1, count + 1):
-        _remove_index(tmp_path)
-        caplog.clear()
-        with caplog.at_level(logging.INFO):
-            assert killed_at(monkeypatch, lambda: build(tmp_path), event)
-            build(tmp_path)
-        assert finished_files(tmp_path) == built, event
-        assert IndexSidecar.read(str(tmp_path / "knn.l2")).complete
-        assert left_over(tmp_path) == []
-        continued |= {r.message.rsplit("row ")[-1] for r in caplog.records if "continuing" in r.message}
-    assert continued == {f"{row:,}" for row in [*range(CHUNK, ROWS, CHUNK), ROWS]}
-
-
-def test_kill_9(tmp_path, built):
-    stored(tmp_path)
-    kills, log = run_killed("build", tmp_path, seed=1)
-    assert kills  # how many more than one depends on the machine
-    assert finished_files(tmp_path) == built
-    assert left_over(tmp_path) == []
-
-
-def test_starting_point_continues(tmp_path, monkeypatch):
-    stored(tmp_path)
-    whole = Path(build(tmp_path, starting_point=450)).read_bytes()
-    _remove_index(tmp_path)
-    assert killed_at(monkeypatch, lambda: build(tmp_path, starting_point=450), 12)
-    assert (tmp_path / "knn.l2.partial").exists()
-    assert Path(build(tmp_path, starting_point=450)).read_bytes() == whole
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
@@ -228,7 +162,7 @@ def test_stores_without_keys(tmp_path):
     with pytest.raises(DatastoreError, match="not complete"):
         build(tmp_path)
     stored(tmp_path, keys_stored=False)
-    with pytest.raises(DatastoreError, match="--streaming"):
+    with pytest.raises(DatastoreError, match="not stored: only StreamingIndex"):
         build_index(replace(open_datastore(prefix), keys=None), CONFIG, str(tmp_path / "knn"))
 
 
@@ -248,7 +182,7 @@ def test_two_builders(tmp_path):
     build(tmp_path)
 
 
-@pytest.mark.parametrize(("setting", "named"), [("chunk", "--num_keys_to_add"), ("probe", "--probe")])
+@pytest.mark.parametrize(("setting", "named"), [("chunk", "`chunk`"), ("probe", "`probe`")])
 def test_impossible_numbers(tmp_path, setting, named):
     stored(tmp_path)
     with pytest.raises(DatastoreError, match=named):
@@ -258,7 +192,7 @@ def test_impossible_numbers(tmp_path, setting, named):
 @pytest.mark.skipif(hasattr(faiss, "StandardGpuResources"), reason="this Faiss has GPUs")
 def test_no_gpu(tmp_path):
     stored(tmp_path)
-    with pytest.raises(DatastoreError, match="--use_gpu"):
+    with pytest.raises(DatastoreError, match="`use_gpu`"):
         build(tmp_path, use_gpu=True)
 
 
@@ -270,9 +204,4 @@ def test_files_that_are_no_descriptions(tmp_path):
         build(tmp_path)
     (tmp_path / "knn.l2.json").write_text(json.dumps({"factory": "Flat", "format_version": 99}))
     with pytest.raises(DatastoreError, match="update"):
-        IndexSidecar.read(path)
-
-
-def _remove_index(folder):
-    for path in folder.glob("knn*"):
-        path.unlink()
+        IndexManifest.read(path)

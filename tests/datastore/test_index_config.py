@@ -6,8 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from trime_fairseq.datastore.datastore import DatastoreError
-from trime_fairseq.datastore.index.config import IndexConfig, IndexSidecar
+from trime_fairseq.datastore import DatastoreError, IndexConfig, IndexManifest
 
 from .small_stores import (
     CONFIG,
@@ -24,13 +23,13 @@ faiss = pytest.importorskip("faiss")
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"code_size": 5}, "--code_size 5"),
-        ({"code_size": 0}, "--code_size 0"),
-        ({"ncentroids": 0}, "--ncentroids 0"),
-        ({"factory": "IVF8,Nonsense"}, "--factory IVF8,Nonsense"),
-        ({"factory": "IVF8,PQ7"}, "--factory IVF8,PQ7"),
-        ({"metric": "l1"}, "--dist l1"),
-        ({"training_keys": 0}, "--num_training_keys"),
+        ({"code_size": 5}, "`code_size` 5"),
+        ({"code_size": 0}, "`code_size` 0"),
+        ({"ncentroids": 0}, "`ncentroids` 0"),
+        ({"factory": "IVF8,Nonsense"}, "`factory` IVF8,Nonsense"),
+        ({"factory": "IVF8,PQ7"}, "`factory` IVF8,PQ7"),
+        ({"metric": "l1"}, "`metric` l1"),
+        ({"training_keys": 0}, "`training_keys`"),
     ],
 )
 def test_impossible_index(settings, named):
@@ -42,10 +41,10 @@ def test_impossible_index(settings, named):
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"ncentroids": ROWS + 1}, "--ncentroids"),
-        ({"ncentroids": 300, "training_keys": 299}, "--num_training_keys 299"),
+        ({"ncentroids": ROWS + 1}, "`ncentroids`"),
+        ({"ncentroids": 300, "training_keys": 299}, "`training_keys` 299"),
         # A code of 8 bits needs 256 keys.
-        ({"ncentroids": 8, "training_keys": 255}, "--ncentroids or another --factory"),
+        ({"ncentroids": 8, "training_keys": 255}, "`ncentroids` or another `factory`"),
     ],
 )
 def test_too_few_keys(tmp_path, settings, named):
@@ -93,7 +92,7 @@ def test_starting_point(tmp_path, factory):
     assert found[found >= 0].min() == 450
     # A key is among the nearest to itself.
     assert np.mean([row in near[:50] for row, near in list(enumerate(found))[450:]]) > 0.9
-    assert (IndexSidecar.read(path).starting_point, IndexSidecar.read(path).rows) == (450, ROWS - 450)
+    assert (IndexManifest.read(path).starting_point, IndexManifest.read(path).rows) == (450, ROWS - 450)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +100,7 @@ def test_starting_point(tmp_path, factory):
 )
 def test_impossible_starting_point(tmp_path, factory, point):
     stored(tmp_path)
-    with pytest.raises(DatastoreError, match="--starting_point|another --factory"):
+    with pytest.raises(DatastoreError, match="`starting_point`|another `factory`"):
         build(tmp_path, replace(CONFIG, factory=factory), starting_point=point)
 
 

@@ -7,10 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from trime_fairseq.datastore import Datastore, DatastoreError
-from trime_fairseq.datastore.index.config import IndexConfig
-from trime_fairseq.datastore.recall import RecallSample, exact_search
-from trime_fairseq.datastore.retriever import Retriever, nearest_of, read_index
+from trime_fairseq.datastore import (
+    Datastore,
+    DatastoreError,
+    Index,
+    IndexConfig,
+    RecallSample,
+    Retriever,
+    open_index,
+)
+from trime_fairseq.datastore.recall import exact_search
+from trime_fairseq.datastore.retriever import nearest_of
 
 N, D, K = 3000, 32, 20
 # (Faiss factory string, smallest share of the true neighbours it must find)
@@ -62,9 +69,9 @@ def build(factory, metric):
     return index
 
 
-def loaded(tmp_path, index):
+def loaded(tmp_path, index, metric):
     faiss.write_index(index, str(tmp_path / "index"))
-    return read_index(str(tmp_path / "index"))
+    return open_index(str(tmp_path / "index"), metric=metric)
 
 
 def brute_force(store, queries, metric):
@@ -80,8 +87,8 @@ def brute_force(store, queries, metric):
 @pytest.mark.parametrize("metric", ["ip", "l2", "cos"])
 @pytest.mark.parametrize(("factory", "recall"), FACTORIES)
 def test_neighbors_are_those_of_brute_force(tmp_path, store, queries, factory, recall, metric):
-    index = loaded(tmp_path, build(factory, metric))
-    retriever = Retriever(index, store, metric=metric, k=K, probe=16, similarity=metric)
+    index = loaded(tmp_path, build(factory, metric), metric)
+    retriever = Retriever(index, store, k=K, probe=16, similarity=metric)
     scores, tokens, rows = retriever.search(queries)
     truth = brute_force(store, queries, metric)
     exact = truth.topk(K).indices
@@ -97,8 +104,8 @@ def test_neighbors_are_those_of_brute_force(tmp_path, store, queries, factory, r
 def test_scores_of_faiss_as_they_come(tmp_path, store, queries, metric):
     similarity = "do_not_recomp_l2" if metric == "l2" else None
     without_keys = Datastore("toy", store.values, None, D, None)
-    index = loaded(tmp_path, build("Flat", metric))
-    retriever = Retriever(index, without_keys, metric=metric, k=K, similarity=similarity)
+    index = loaded(tmp_path, build("Flat", metric), metric)
+    retriever = Retriever(index, without_keys, k=K, similarity=similarity)
     truth = brute_force(store, queries, metric).topk(K)
     assert torch.allclose(retriever.search(queries).scores.double(), truth.values, atol=2e-3)
 
@@ -106,8 +113,8 @@ def test_scores_of_faiss_as_they_come(tmp_path, store, queries, metric):
 @pytest.mark.parametrize("factory", ["IVF16,PQ16", "OPQ16,IVF16,PQ16x4"])
 @pytest.mark.parametrize("metric", ["ip", "l2"])
 def test_result_does_not_depend_on_the_batch(tmp_path, store, queries, factory, metric):
-    index = loaded(tmp_path, build(factory, metric))
-    retriever = Retriever(index, store, metric=metric, k=K, probe=5)
+    index = loaded(tmp_path, build(factory, metric), metric)
+    retriever = Retriever(index, store, k=K, probe=5)
     whole = retriever.search(queries)
     for size in (1, 7, 33):
         pieces = [retriever.search(piece) for piece in queries.split(size)]
@@ -116,8 +123,8 @@ def test_result_does_not_depend_on_the_batch(tmp_path, store, queries, factory, 
 
 
 def test_fewer_neighbors_than_wanted(tmp_path, store, queries):
-    index = loaded(tmp_path, build("IVF256,Flat", "ip"))
-    scores, tokens, rows = Retriever(index, store, metric="ip", k=500, probe=1).search(queries)
+    index = loaded(tmp_path, build("IVF256,Flat", "ip"), "ip")
+    scores, tokens, rows = Retriever(index, store, k=500, probe=1).search(queries)
     missing = rows < 0
     assert missing.any()
     assert not missing.all()
@@ -126,9 +133,9 @@ def test_fewer_neighbors_than_wanted(tmp_path, store, queries):
 
 
 def test_keys_in_memory_and_half_precision_queries(tmp_path, store, queries):
-    index = loaded(tmp_path, build("Flat", "l2"))
-    mapped = Retriever(index, store, metric="l2", k=K).search(queries.half())
-    kept = Retriever(index, store, metric="l2", k=K, keys_in_memory=True).search(queries.half())
+    index = loaded(tmp_path, build("Flat", "l2"), "l2")
+    mapped = Retriever(index, store, k=K).search(queries.half())
+    kept = Retriever(index, store, k=K, keys_in_memory=True).search(queries.half())
     assert torch.equal(mapped.scores, kept.scores)
     assert torch.allclose(
         mapped.scores.double(), brute_force(store, queries.half(), "l2").topk(K).values, atol=1e-4
@@ -173,14 +180,17 @@ def test_recall_of_a_sample_rarer_than_batches(store, queries):
 
 
 def test_refusals(store):
-    index = build("Flat", "ip")
-    with pytest.raises(DatastoreError, match=r"--k 4,000 exceeds the datastore toy of 3,000 rows"):
-        Retriever(index, store, metric="ip", k=4000)
-    with pytest.raises(DatastoreError, match="--k 2500 .* exceed the 2048 .* --use-faiss-cpu"):
-        Retriever(index, store, metric="ip", k=2500, devices=(0,))
+    index = Index("toy.ip", build("Flat", "ip"), None, "ip")
+    with pytest.raises(DatastoreError, match=r"`k` 4,000 exceeds the datastore toy of 3,000 rows"):
+        Retriever(index, store, k=4000)
+    with pytest.raises(DatastoreError, match="`k` 2500 .* exceed the 2048 .*`devices`"):
+        Retriever(index, store, k=2500, devices=(0,))
     without_keys = Datastore("toy", store.values, None, D, None)
-    with pytest.raises(DatastoreError, match="leave out --no-load-keys"):
-        Retriever(index, without_keys, metric="l2", k=5)
+    with pytest.raises(DatastoreError, match="`similarity` ip .* are not stored: pass `similarity`"):
+        Retriever(index, without_keys, k=5, similarity="ip")
+    squared = Index("toy.l2", build("Flat", "l2"), None, "l2")
+    with pytest.raises(DatastoreError, match="`similarity` l2 .* are not loaded: leave out `load_keys`"):
+        Retriever(squared, store, k=5, load_keys=False)
     with pytest.raises(DatastoreError, match="needs the keys"):
         RecallSample(without_keys, "ip", 10, 100)
 
@@ -190,14 +200,12 @@ def test_refusals(store):
 @pytest.mark.skipif(not hasattr(faiss, "StandardGpuResources"), reason="needs a Faiss with GPU support")
 @pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat", "IVF16,PQ16"])
 def test_gpu_finds_what_the_cpu_finds(tmp_path, store, queries, factory):
-    index = loaded(tmp_path, build(factory, "ip"))
-    there = Retriever(index, store, metric="ip", k=K, probe=16).search(queries)
-    here = Retriever(index, store, metric="ip", k=K, probe=16, devices=(0,)).search(queries.cuda())
+    index = loaded(tmp_path, build(factory, "ip"), "ip")
+    there = Retriever(index, store, k=K, probe=16).search(queries)
+    here = Retriever(index, store, k=K, probe=16, devices=(0,)).search(queries.cuda())
     assert here.scores.is_cuda
     for piece in queries.cuda().split(7):  # the index on the CPU, the model on the GPU
-        mixed = Retriever(index, store, metric="ip", k=K, probe=16).search(piece)
-        assert torch.equal(
-            mixed.rows.cpu(), Retriever(index, store, metric="ip", k=K).search(piece.cpu()).rows
-        )
+        mixed = Retriever(index, store, k=K, probe=16).search(piece)
+        assert torch.equal(mixed.rows.cpu(), Retriever(index, store, k=K).search(piece.cpu()).rows)
     agreement = np.mean([len(np.intersect1d(a, b)) / K for a, b in zip(there.rows, here.rows.cpu())])
     assert agreement > 0.95

@@ -4,9 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from trime_fairseq.datastore import growing_index
-from trime_fairseq.datastore.datastore import DatastoreError, Manifest, open_datastore, values_path
-from trime_fairseq.datastore.index.config import IndexSidecar
+from trime_fairseq.datastore import DatastoreError, IndexManifest, Manifest, open_datastore
+from trime_fairseq.datastore.datastore import values_path
+from trime_fairseq.datastore.index import growing
 
 from .small_stores import (
     CHUNK,
@@ -57,9 +57,9 @@ def test_store_and_description(tmp_path):
     assert store.manifest == small_manifest(keys_stored=False, complete=True)
     with pytest.raises(DatastoreError, match="streamed"):
         open_datastore(str(tmp_path / "dstore"), need_keys=True)
-    sidecar = IndexSidecar.read(str(tmp_path / "knn.l2"))
-    assert (sidecar.rows, sidecar.datastore, sidecar.complete) == (ROWS, store.fingerprint(), True)
-    assert (sidecar.training, sidecar.probe, sidecar.data_hash) == ("first", 3, "text")
+    described = IndexManifest.read(str(tmp_path / "knn.l2"))
+    assert (described.rows, described.datastore, described.complete) == (ROWS, store.fingerprint(), True)
+    assert (described.training, described.probe, described.data_hash) == ("first", 3, "text")
     assert faiss.read_index(str(tmp_path / "knn.l2")).nprobe == 3
 
 
@@ -96,14 +96,13 @@ def test_killed_before_any_file_operation(tmp_path, monkeypatch, streamed):
     for event in range(1, count + 1):
         remove_files(tmp_path)
         assert killed_at(monkeypatch, lambda: stream(tmp_path), event)
-        if event < count - 3:
-            # Complete is what is complete.
-            with pytest.raises(DatastoreError, match="not complete|does not exist"):
-                open_datastore(str(tmp_path / "dstore"))
+        # The manifest of the store comes last.
+        with pytest.raises(DatastoreError, match="not complete|does not exist"):
+            open_datastore(str(tmp_path / "dstore"))
         stream(tmp_path)
         assert finished_files(tmp_path) == streamed, event
         assert left_over(tmp_path) == []
-        assert IndexSidecar.read(str(tmp_path / "knn.l2")).complete
+        assert IndexManifest.read(str(tmp_path / "knn.l2")).complete
 
 
 def test_nothing_is_computed_again_after_the_index_got_its_name(tmp_path, monkeypatch, streamed):
@@ -119,8 +118,8 @@ def test_nothing_is_computed_again_after_the_index_got_its_name(tmp_path, monkey
         sink.finish()
         sink.close()
         assert finished_files(tmp_path) == streamed
-    # Index, values and manifest have their names, two files are to be removed.
-    assert resumed == [ROWS] * 5
+    # Two files are to be removed, and the manifest of the store to be completed.
+    assert resumed == [ROWS] * 3
 
 
 def test_kill_9(tmp_path, streamed):
@@ -158,13 +157,13 @@ def test_values_on_the_disk_before_the_index(tmp_path, monkeypatch):
     synced = []
     sync = sink._values.sync
     monkeypatch.setattr(sink._values, "sync", lambda: (sync(), synced.append("values")))
-    write = growing_index.write_index
+    write = growing.write_faiss
 
-    def write_index(index, path):
-        synced.append(path.rsplit(".", 1)[-1])
+    def write_faiss(index, path):
+        synced.append(path.split(".")[-2])
         write(index, path)
 
-    monkeypatch.setattr(growing_index, "write_index", write_index)
+    monkeypatch.setattr(growing, "write_faiss", write_faiss)
     sink.write(0, keys[:1050], values[:1050])
     sink.close()
     assert synced == ["trained", *["values", "partial"] * 5]
@@ -177,7 +176,7 @@ def test_trained_index_is_used_again(tmp_path, monkeypatch, streamed):
     sink = open_stream(tmp_path, save_every=1e6)
     sink.write(0, keys[:900], values[:900])
     sink.close()
-    monkeypatch.setattr(growing_index, "train", None)
+    monkeypatch.setattr(growing, "train", None)
     sink = open_stream(tmp_path)
     assert sink.resume_row == 0
     sink.close()
@@ -311,7 +310,7 @@ def test_rows_that_cannot_be(tmp_path):
 
 
 def test_impossible_index(tmp_path):
-    with pytest.raises(DatastoreError, match="--ncentroids"):
+    with pytest.raises(DatastoreError, match="`ncentroids`"):
         open_stream(tmp_path, replace(CONFIG, factory="IVF1501,Flat"))
     with pytest.raises(DatastoreError, match="dimension"):
         open_stream(tmp_path, manifest=small_manifest(dimension=32))

@@ -13,10 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from trime_fairseq.datastore import DatastoreError, Manifest, open_datastore
-from trime_fairseq.datastore.background import BackgroundSink
+from trime_fairseq.datastore import (
+    BackgroundSink,
+    DatastoreError,
+    DatastoreWriter,
+    Manifest,
+    open_datastore,
+)
 from trime_fairseq.datastore.datastore import finite, manifest_path
-from trime_fairseq.datastore.writer import StoreWriter
 
 from .small_stores import small_manifest
 
@@ -46,7 +50,7 @@ def written(prefix):
 def whole(tmp_path):
     """What an uninterrupted run writes."""
     prefix = str(tmp_path / "whole")
-    writer = StoreWriter(prefix, manifest(), 0, ROWS)
+    writer = DatastoreWriter(prefix, manifest(), 0, ROWS)
     fill(writer, 0, ROWS)
     writer.finish()
     writer.close()
@@ -73,7 +77,7 @@ def test_shards_in_any_order(tmp_path, whole):
     ranges = [(0, 300), (300, 700), (700, ROWS)]
     for shard in (2, 0, 1):
         begin, end = ranges[shard]
-        writer = StoreWriter(prefix, manifest(num_shards=3), begin, end, shard)
+        writer = DatastoreWriter(prefix, manifest(num_shards=3), begin, end, shard)
         fill(writer, begin, end)
         assert not os.path.exists(f"{prefix}_vals.npy")
         with pytest.raises(DatastoreError, match="is not complete"):
@@ -81,7 +85,7 @@ def test_shards_in_any_order(tmp_path, whole):
         writer.finish()
         writer.close()
     assert {**written(prefix), ".json": b""} == {**whole, ".json": b""}
-    again = StoreWriter(prefix, manifest(), 0, ROWS)
+    again = DatastoreWriter(prefix, manifest(), 0, ROWS)
     assert again.is_complete
     assert again.resume_row == ROWS
     again.finish()
@@ -90,10 +94,10 @@ def test_shards_in_any_order(tmp_path, whole):
 
 def test_rows_may_come_again(tmp_path, whole):
     prefix = str(tmp_path / "whole2")
-    writer = StoreWriter(prefix, manifest(), 0, ROWS, note_every=0)
+    writer = DatastoreWriter(prefix, manifest(), 0, ROWS, note_every=0)
     fill(writer, 0, 420)
     writer.close()
-    writer = StoreWriter(prefix, manifest(), 0, ROWS)
+    writer = DatastoreWriter(prefix, manifest(), 0, ROWS)
     assert writer.resume_row == 420
     fill(writer, 350, ROWS, step=90)
     writer.finish()
@@ -103,8 +107,8 @@ def test_rows_may_come_again(tmp_path, whole):
 
 CHILD = """
 import sys, time
-from tests.datastore.test_writer import StoreWriter, fill, manifest, ROWS
-writer = StoreWriter(sys.argv[1], manifest(), 0, ROWS, note_every=0)
+from tests.datastore.test_writer import DatastoreWriter, fill, manifest, ROWS
+writer = DatastoreWriter(sys.argv[1], manifest(), 0, ROWS, note_every=0)
 print(writer.resume_row, flush=True)
 row = writer.resume_row
 while row < ROWS:
@@ -141,7 +145,7 @@ def test_killed_between_the_last_steps(tmp_path, whole):
     os.rename(f"{prefix}_vals.npy", f"{prefix}_vals.npy.partial")
     note = {"begin": 0, "end": ROWS, "done": ROWS}
     (tmp_path / "whole.shard-0-of-1.json").write_text(json.dumps(note))
-    writer = StoreWriter(prefix, manifest(), 0, ROWS)
+    writer = DatastoreWriter(prefix, manifest(), 0, ROWS)
     assert writer.resume_row == ROWS
     writer.finish()
     writer.close()
@@ -150,11 +154,11 @@ def test_killed_between_the_last_steps(tmp_path, whole):
 
 def test_arrays_removed_but_not_their_notes(tmp_path):
     prefix = str(tmp_path / "store")
-    writer = StoreWriter(prefix, manifest(), 0, ROWS, note_every=0)
+    writer = DatastoreWriter(prefix, manifest(), 0, ROWS, note_every=0)
     fill(writer, 0, 420)
     writer.close()
     os.unlink(f"{prefix}-fp16_keys.npy.partial")
-    writer = StoreWriter(prefix, manifest(), 0, ROWS)
+    writer = DatastoreWriter(prefix, manifest(), 0, ROWS)
     assert writer.resume_row == 0
     writer.close()
 
@@ -163,30 +167,30 @@ def test_arrays_removed_under_several_shards(tmp_path):
     """A shard that was complete must not be believed when its rows are gone."""
     prefix = str(tmp_path / "store")
     for shard, (begin, end) in enumerate(((0, 500), (500, ROWS))):
-        writer = StoreWriter(prefix, manifest(num_shards=2), begin, end, shard)
+        writer = DatastoreWriter(prefix, manifest(num_shards=2), begin, end, shard)
         fill(writer, begin, end - 100 * (1 - shard))
         if shard:
             writer.finish()
         writer.close()
     for path in tmp_path.glob("*.partial"):
         path.unlink()
-    writer = StoreWriter(prefix, manifest(num_shards=2), 0, 500, 0)
+    writer = DatastoreWriter(prefix, manifest(num_shards=2), 0, 500, 0)
     fill(writer, 0, 500)
     writer.finish()
     writer.close()
     assert not Manifest.read(prefix).complete
-    writer = StoreWriter(prefix, manifest(num_shards=2), 500, ROWS, 1)
+    writer = DatastoreWriter(prefix, manifest(num_shards=2), 500, ROWS, 1)
     assert writer.resume_row == 500
     writer.close()
 
 
 def test_two_writers(tmp_path):
     prefix = str(tmp_path / "store")
-    first = StoreWriter(prefix, manifest(), 0, ROWS)
+    first = DatastoreWriter(prefix, manifest(), 0, ROWS)
     with pytest.raises(DatastoreError, match="another process writes the datastore"):
-        StoreWriter(prefix, manifest(), 0, ROWS)
+        DatastoreWriter(prefix, manifest(), 0, ROWS)
     first.close()
-    StoreWriter(prefix, manifest(), 0, ROWS).close()
+    DatastoreWriter(prefix, manifest(), 0, ROWS).close()
 
 
 @pytest.mark.parametrize(
@@ -199,30 +203,30 @@ def test_two_writers(tmp_path):
 )
 def test_another_store_under_this_prefix(tmp_path, changes, message):
     prefix = str(tmp_path / "store")
-    StoreWriter(prefix, manifest(), 0, ROWS).close()
+    DatastoreWriter(prefix, manifest(), 0, ROWS).close()
     with pytest.raises(DatastoreError, match=message):
-        StoreWriter(prefix, manifest(**changes), 0, ROWS)
+        DatastoreWriter(prefix, manifest(**changes), 0, ROWS)
 
 
 def test_another_batch_size_moves_the_ranges_of_shards(tmp_path):
     prefix = str(tmp_path / "store")
-    writer = StoreWriter(prefix, manifest(num_shards=2), 0, 500, note_every=0)
+    writer = DatastoreWriter(prefix, manifest(num_shards=2), 0, 500, note_every=0)
     fill(writer, 0, 70)
     writer.close()
     with pytest.raises(DatastoreError, match="is of rows 0 to 500, this run would write 0 to 480"):
-        StoreWriter(prefix, manifest(num_shards=2), 0, 480)
+        DatastoreWriter(prefix, manifest(num_shards=2), 0, 480)
 
 
 def test_foreign_files(tmp_path):
     (tmp_path / "store_vals.npy").write_bytes(b"12345678")
     with pytest.raises(DatastoreError, match="is there already, without a manifest"):
-        StoreWriter(str(tmp_path / "store"), manifest(), 0, ROWS)
+        DatastoreWriter(str(tmp_path / "store"), manifest(), 0, ROWS)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_nan_and_infinity(tmp_path, bad, dtype):
-    writer = StoreWriter(str(tmp_path / "store"), manifest(key_dtype=dtype), 0, ROWS)
+    writer = DatastoreWriter(str(tmp_path / "store"), manifest(key_dtype=dtype), 0, ROWS)
     keys, values = rows(0, 10)
     keys = keys.astype(dtype)
     assert finite(keys)
@@ -233,9 +237,9 @@ def test_nan_and_infinity(tmp_path, bad, dtype):
 
 
 def test_keys_too_large_for_half_precision(tmp_path):
-    sink = BackgroundSink(StoreWriter(str(tmp_path / "store"), manifest(), 0, ROWS), 0)
+    sink = BackgroundSink(DatastoreWriter(str(tmp_path / "store"), manifest(), 0, ROWS), 0)
     sink.add(torch.full((4, DIMENSION), 70_000.0), torch.zeros(4, dtype=torch.int64))
-    with pytest.raises(DatastoreError, match="leave out --dstore-fp16"):
+    with pytest.raises(DatastoreError, match=r"too large for float16 \(`key_dtype`\): store float32"):
         sink.finish()
     assert not Manifest.read(str(tmp_path / "store")).complete
 
@@ -244,13 +248,13 @@ def test_full_disk_before(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(DatastoreError, match="the disk has 0.0 GB left"):
-        StoreWriter(str(tmp_path / "store"), manifest(), 0, ROWS)
+        DatastoreWriter(str(tmp_path / "store"), manifest(), 0, ROWS)
 
 
 def test_full_disk_while_writing(tmp_path, monkeypatch):
     """What was written stays, nothing looks complete, and the next run continues."""
     prefix = str(tmp_path / "store")
-    sink = BackgroundSink(StoreWriter(prefix, manifest(), 0, ROWS, note_every=0), 0)
+    sink = BackgroundSink(DatastoreWriter(prefix, manifest(), 0, ROWS, note_every=0), 0)
     pwrite, calls = os.pwrite, []
 
     def full(*arguments):
@@ -269,7 +273,7 @@ def test_full_disk_while_writing(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert not Manifest.read(prefix).complete
     assert not os.path.exists(f"{prefix}_vals.npy")
-    writer = StoreWriter(prefix, manifest(), 0, ROWS)
+    writer = DatastoreWriter(prefix, manifest(), 0, ROWS)
     assert writer.resume_row == 210
     writer.close()
 
@@ -301,8 +305,8 @@ def test_what_cannot_be_opened(tmp_path, whole):
 def test_keys_of_another_type(tmp_path, whole):
     prefix = str(tmp_path / "whole")
     os.unlink(prefix + ".json")
-    with pytest.raises(DatastoreError, match="pass --dstore-fp16"):
+    with pytest.raises(DatastoreError, match="pass `fp16`"):
         open_datastore(prefix, need_keys=True)
     os.unlink(prefix + "-fp16_keys.npy")
-    with pytest.raises(DatastoreError, match="pass --no-load-keys"):
+    with pytest.raises(DatastoreError, match=r"do without the keys \(`need_keys`\)"):
         open_datastore(prefix, need_keys=True, fp16=True)

@@ -78,11 +78,11 @@ def test_shards_of_separate_commands_and_of_processes_together(store, tmp_path):
 
 CHILD = """
 import sys
-from trime_fairseq.datastore.writer import StoreWriter
+from trime_fairseq.datastore import DatastoreWriter
 from trime_fairseq.evaluation import run_eval_lm
 from trime_fairseq.tasks.trime_language_modeling import TrimeLanguageModelingTask
 
-class Slow(StoreWriter):
+class Slow(DatastoreWriter):
     def write(self, *rows):
         import time
         super().write(*rows)

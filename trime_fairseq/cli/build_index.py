@@ -2,19 +2,34 @@
 
 import argparse
 import sys
-from typing import List, Optional
 
-from ..datastore.builder import build_index
-from ..datastore.datastore import Datastore, DatastoreError, open_datastore
-from ..datastore.index.config import METRICS, IndexConfig
-from .flags import add_flag, log_to_stdout, run
+from ..datastore import METRICS, Datastore, DatastoreError, IndexConfig, build_index, open_datastore
+from .flags import add_flag, add_version, log_to_stdout, run
 
 PROGRAM = "trime-build-index"
+
+# Flags, as published, of the arguments that errors name.
+FLAGS = {
+    "chunk": "--num_keys_to_add_at_a_time",
+    "code_size": "--code_size",
+    "fp16": "--dstore_fp16",
+    "key_dtype": "--dstore_fp16",
+    "metric": "--dist",
+    "name": "--faiss_index",
+    # Without keys, the index can be built by this flag only.
+    "need_keys": "--streaming",
+    "prefix": "--dstore_mmap",
+    "rows": "--dstore_size",
+    "starting_point": "--starting_point",
+    "training_keys": "--num_training_keys",
+    "use_gpu": "--use_gpu",
+}
 
 
 def get_parser() -> argparse.ArgumentParser:
     # Without abbreviations: what is meant for the evaluation must not be taken for a flag of this command.
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__, allow_abbrev=False)
+    add_version(parser)
     store = parser.add_argument_group("datastore")
     add_flag(store, "--dstore_mmap", required=True, metavar="PREFIX", help="prefix of the datastore's files")
     add_flag(store, "--dstore_size", type=int, metavar="N", help="rows; a store with a manifest knows them")
@@ -60,7 +75,7 @@ def config_from_args(args: argparse.Namespace, dimension: int, advice: str = "l2
     )
 
 
-def main(argv: Optional[List[str]] = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The exit status: 0, or 1 after an error of one line."""
     parser = get_parser()
     args, others = parser.parse_known_args(argv)
@@ -77,7 +92,7 @@ def main(argv: Optional[List[str]] = None) -> int:
             _build(args)
         return 0
 
-    return run(PROGRAM, command)
+    return run(PROGRAM, command, **FLAGS)
 
 
 def _build(args: argparse.Namespace) -> None:
@@ -102,7 +117,7 @@ def _build(args: argparse.Namespace) -> None:
 
 def _dimension(store: Datastore) -> int:
     if store.dimension is None:
-        raise DatastoreError(f"{store.prefix} does not tell the dimension of its keys: pass --dimension")
+        raise DatastoreError(f"{store.prefix} does not tell the dimension of its keys: pass `dimension`")
     return store.dimension
 
 

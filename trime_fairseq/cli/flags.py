@@ -3,13 +3,21 @@
 import argparse
 import logging
 import sys
-from typing import Callable
+from collections.abc import Callable
+
+from .. import __version__
+from ..flags import name_flags
 
 
 def add_flag(group: argparse._ActionsContainer, flag: str, **settings: object) -> None:
     """A flag with underscores, as published, and with hyphens."""
     names = dict.fromkeys((flag, flag.replace("_", "-")))
     group.add_argument(*names, **settings)  # type: ignore[arg-type]
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """``--version`` prints the name of the command and the version of this package."""
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
 
 
 def log_to_stdout() -> None:
@@ -22,10 +30,20 @@ def log_to_stdout() -> None:
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
 
 
-def run(program: str, command: Callable[[], int]) -> int:
-    """The exit status of a command: its own, or 1 after an error of one line."""
+def run(program: str, command: Callable[[], int], **flags: str) -> int:
+    """The exit status of a command: its own, or 1 after an error of one line.
+
+    Args:
+        flags: of arguments in messages; see :func:`trime_fairseq.flags.name_flags`.
+    """
     try:
         return command()
+    except ModuleNotFoundError as error:
+        package = (error.name or str(error)).split(".")[0]
+        of_fairseq = package in ("fairseq", "fairseq_cli", "hydra", "omegaconf")
+        wanted = "'trime_fairseq[fairseq]'" if of_fairseq else package
+        problem = f"this needs {package}, which is not installed: pip install {wanted}"
     except (ValueError, OSError, ImportError) as error:
-        sys.stderr.write(f"{program}: error: {error}\n")
-        return 1
+        problem = " ".join(name_flags(str(error), **flags).splitlines())
+    sys.stderr.write(f"{program}: error: {problem}\n")
+    return 1

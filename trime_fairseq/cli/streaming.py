@@ -3,9 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from ..datastore import DatastoreError, Manifest
-from ..datastore.background import RowSink
-from ..datastore.streaming import StreamingIndex
+from ..datastore import DatastoreError, Manifest, RowSink, StreamingIndex
 from ..evaluation import run_eval_lm
 from ..tasks.trime_language_modeling import TrimeLanguageModelingTask
 from .build_index import config_from_args

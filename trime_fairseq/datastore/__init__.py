@@ -1,5 +1,61 @@
-"""External memory: writing, index, search. Plain NumPy, PyTorch and Faiss; knows nothing of fairseq."""
+"""External memory: writing keys, indexing them, searching them. NumPy, Faiss and PyTorch, without fairseq.
 
+::
+
+    store = open_datastore("dstore")
+    path = build_index(store, IndexConfig.create("ip", store.dimension), "knn.index")
+    neighbors = Retriever(open_index(path), store, k=1024).search(queries)
+
+Faiss is imported when it is first needed; PyTorch with the names that use it.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .builder import build_index
 from .datastore import Datastore, DatastoreError, Manifest, open_datastore
+from .index.config import METRICS, IndexConfig
+from .index.files import Index, open_index
+from .index.manifest import IndexManifest
+from .streaming import StreamingIndex
+from .writer import DatastoreWriter
 
-__all__ = ["Datastore", "DatastoreError", "Manifest", "open_datastore"]
+if TYPE_CHECKING:
+    from .background import BackgroundSink, RowSink
+    from .recall import RecallSample
+    from .retriever import SIMILARITIES, Neighbors, Retriever, gpus_for_index
+else:
+    # Building an index needs no PyTorch, which takes seconds to import.
+    _WITH_PYTORCH = {
+        **dict.fromkeys(("BackgroundSink", "RowSink"), "background"),
+        **dict.fromkeys(("RecallSample",), "recall"),
+        **dict.fromkeys(("SIMILARITIES", "Neighbors", "Retriever", "gpus_for_index"), "retriever"),
+    }
+
+    def __getattr__(name: str) -> Any:
+        if name not in _WITH_PYTORCH:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{__name__}.{_WITH_PYTORCH[name]}"), name)
+
+
+__all__ = [
+    "METRICS",
+    "SIMILARITIES",
+    "BackgroundSink",
+    "Datastore",
+    "DatastoreError",
+    "DatastoreWriter",
+    "Index",
+    "IndexConfig",
+    "IndexManifest",
+    "Manifest",
+    "Neighbors",
+    "RecallSample",
+    "Retriever",
+    "RowSink",
+    "StreamingIndex",
+    "build_index",
+    "gpus_for_index",
+    "open_datastore",
+    "open_index",
+]

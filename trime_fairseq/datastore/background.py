@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from typing import Any, Optional, Protocol, Tuple
+from typing import Any, Protocol
 
 import torch
 from numpy.typing import NDArray
@@ -27,13 +27,13 @@ class RowSink(Protocol):
         """Rows ``row``, ``row + 1``, ...: keys [n, d] of ``key_dtype``, values int64 [n]."""
 
     def finish(self) -> None:
-        """All rows came."""
+        """Call once after the last row; completes the store."""
 
     def close(self) -> None:
-        """Nothing more comes, whether or not all rows came."""
+        """Releases files and locks; may be called at any time."""
 
 
-_Piece = Tuple[Tensor, Tensor, Any]
+_Piece = tuple[Tensor, Tensor, Any]
 
 
 class BackgroundSink:
@@ -51,8 +51,8 @@ class BackgroundSink:
         self._sink = sink
         self._row = row
         self._dtype = torch.float16 if sink.key_dtype == "float16" else torch.float32
-        self._queue: queue.Queue[Optional[_Piece]] = queue.Queue(depth)
-        self._error: Optional[BaseException] = None
+        self._queue: queue.Queue[_Piece | None] = queue.Queue(depth)
+        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="datastore", daemon=True)
         self._thread.start()
 
@@ -63,15 +63,20 @@ class BackgroundSink:
             Exception: what an earlier write raised.
         """
         self._raise()
-        arrived = None
+        arrived: Any = None
         if keys.is_cuda:
             keys, values = _to_host(keys.to(self._dtype)), _to_host(values)
-            arrived = torch.cuda.Event()
+            new_event: Any = torch.cuda.Event  # PyTorch does not type it
+            arrived = new_event()
             arrived.record()
         self._queue.put((keys, values, arrived))
 
     def finish(self) -> None:
-        """Waits until everything is written; raises what a write raised."""
+        """Call once after the last row: waits until everything is written, completes the store.
+
+        Raises:
+            Exception: what a write raised.
+        """
         self._queue.put(None)
         self._thread.join()
         try:

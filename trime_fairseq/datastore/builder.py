@@ -9,8 +9,9 @@ from tqdm import tqdm
 
 from .datastore import Datastore, DatastoreError
 from .float_keys import float_keys
-from .growing_index import GrowingIndex
-from .index.config import IndexConfig, IndexSidecar, index_path
+from .index.config import IndexConfig, index_path
+from .index.growing import GrowingIndex
+from .index.manifest import IndexManifest
 
 logger = logging.getLogger(__name__)
 
@@ -34,28 +35,28 @@ def build_index(
 
     Args:
         store: with keys.
-        name: the index becomes NAME.METRIC, its description NAME.METRIC.json.
+        name: the index becomes NAME.METRIC, its manifest NAME.METRIC.json.
         chunk: number of keys to add at a time.
         starting_point: the first row to add; keys keep their row numbers.
         probe: number of lists searched by default.
         use_gpu: train and encode on GPUs.
         train_only: stop when the trained index NAME.METRIC.trained is there.
-        save_every: see :class:`~.growing_index.GrowingIndex`.
+        save_every: see :class:`~.index.growing.GrowingIndex`.
 
     Returns:
         The file of the index (of the trained one with ``train_only``).
 
     Raises:
         DatastoreError: if the store has no keys or too few, keys hold NaN or infinity, the index cannot be
-            made with these flags, cannot be written, or is built by another process.
+            made, cannot be written, or is built by another process.
     """
     keys = _keys(store, config)
     if not 0 <= starting_point < store.rows:
         raise DatastoreError(
-            f"--starting_point {starting_point:,} is not a row of {store.prefix}: it has {store.rows:,}"
+            f"`starting_point` {starting_point:,} is not a row of {store.prefix}: it has {store.rows:,}"
         )
     config.check_rows(store.rows)
-    plan = IndexSidecar.plan(
+    manifest = IndexManifest.describe(
         config,
         store.manifest,
         datastore=store.fingerprint(),
@@ -65,10 +66,12 @@ def build_index(
         starting_point=starting_point,
     )
     path = index_path(name, config.metric)
-    growing = GrowingIndex(path, plan, config.new_index, probe=probe, use_gpu=use_gpu, save_every=save_every)
+    growing = GrowingIndex(
+        path, manifest, config.new_index, probe=probe, use_gpu=use_gpu, save_every=save_every
+    )
     try:
         if train_only:
-            if not growing.load_trained():
+            if not growing.is_trained():
                 growing.train(_sample(keys, config))
             return f"{path}.trained"
         _build(growing, keys, config, chunk)
@@ -78,25 +81,22 @@ def build_index(
 
 
 def _build(growing: GrowingIndex, keys: NDArray[Any], config: IndexConfig, chunk: int) -> None:
-    if growing.was_just_finished():
+    rows = growing.manifest.rows
+    if growing.stage == "complete":
         growing.finish()
-    if growing.is_finished():
-        logger.info(f"TRIME: {growing.path} is there already, complete: {growing.plan.rows:,} keys")
-        if growing.reopen():
-            growing.finish()
-        growing.clear()
+        logger.info(f"TRIME: {growing.path} is there already, complete: {rows:,} keys")
         return
-    if not growing.resume() and not growing.load_trained():
+    growing.open()
+    if growing.stage == "none":
         growing.train(_sample(keys, config))
-    done = growing.index.ntotal
-    with tqdm(total=growing.plan.rows, initial=done, unit="keys", unit_scale=True, desc="adding") as bar:
+    done = growing.next_row - growing.manifest.starting_point
+    with tqdm(total=rows, initial=done, unit="keys", unit_scale=True, desc="adding") as bar:
         for begin in range(growing.next_row, len(keys), chunk):
             part = keys[begin : begin + chunk]
             growing.add(float_keys(part, config.metric, begin))
             bar.update(len(part))
     growing.finish()
-    growing.clear()
-    logger.info(f"TRIME: {growing.path} is complete: {growing.plan.rows:,} keys")
+    logger.info(f"TRIME: {growing.path} is complete: {rows:,} keys")
 
 
 def _keys(store: Datastore, config: IndexConfig) -> NDArray[Any]:
@@ -106,7 +106,7 @@ def _keys(store: Datastore, config: IndexConfig) -> NDArray[Any]:
         )
     if store.keys is None:
         raise DatastoreError(
-            f"the keys of {store.prefix} are not stored: its index can only be built by --streaming"
+            f"the keys of {store.prefix} are not stored: only StreamingIndex indexes keys as they come"
         )
     if store.keys.shape[1] != config.dimension:
         raise DatastoreError(

@@ -11,7 +11,7 @@ The arrays have no header, despite their ending. While they are written they are
 
 import os
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Optional
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,10 +63,10 @@ class Manifest(Description):
     key_dtype: str
     keys_stored: bool
     key_type: str
-    dictionary_hash: Optional[str]
-    checkpoint: Optional[str]
-    checkpoint_hash: Optional[str]
-    data_hash: Optional[str]
+    dictionary_hash: str | None
+    checkpoint: str | None
+    checkpoint_hash: str | None
+    data_hash: str | None
     subset: str
     sample_break_mode: str
     tokens_per_sample: Positive
@@ -78,7 +78,7 @@ class Manifest(Description):
     value_dtype: str = VALUE_DTYPE
 
     @classmethod
-    def read(cls, prefix: str) -> Optional["Manifest"]:
+    def read(cls, prefix: str) -> "Manifest | None":
         """None for a store without a manifest.
 
         Raises:
@@ -118,9 +118,9 @@ class Datastore:
 
     prefix: str
     values: NDArray[np.int64]
-    keys: Optional[NDArray[Any]]
-    dimension: Optional[int]
-    manifest: Optional[Manifest]
+    keys: NDArray[Any] | None
+    dimension: int | None
+    manifest: Manifest | None
 
     @property
     def rows(self) -> int:
@@ -137,8 +137,8 @@ class Datastore:
 def open_datastore(
     prefix: str,
     *,
-    rows: Optional[int] = None,
-    dimension: Optional[int] = None,
+    rows: int | None = None,
+    dimension: int | None = None,
     fp16: bool = False,
     need_keys: bool = False,
 ) -> Datastore:
@@ -159,19 +159,19 @@ def open_datastore(
         if not manifest.complete:
             raise DatastoreError(
                 f"the datastore {prefix} is not complete: run the command that writes it again, it will "
-                "continue (--save-knnlm-dstore)"
+                "continue"
             )
-        for flag, given, stored in (
-            ("dstore-size", rows, manifest.rows),
+        for name, given, stored in (
+            ("rows", rows, manifest.rows),
             ("dimension", dimension, manifest.dimension),
         ):
             if given is not None and given != stored:
                 raise DatastoreError(
-                    f"{manifest_path(prefix)} says {stored:,}, not {given:,} (--{flag}): leave the flag out"
+                    f"{manifest_path(prefix)} says {stored:,}, not {given:,} (`{name}`): leave it out"
                 )
         if fp16 and manifest.key_dtype != "float16":
             raise DatastoreError(
-                f"{prefix} has {manifest.key_dtype} keys: leave --dstore-fp16 out, the manifest tells"
+                f"{prefix} has {manifest.key_dtype} keys: leave out `fp16`, the manifest tells"
             )
         rows, dimension, fp16 = manifest.rows, manifest.dimension, manifest.key_dtype == "float16"
     values = _map(values_path(prefix), VALUE_DTYPE, rows, 1)[:, 0]
@@ -185,16 +185,16 @@ def open_datastore(
     return Datastore(prefix, values, keys, dimension, manifest)
 
 
-def _no_keys(prefix: str, path: str, manifest: Optional[Manifest], fp16: bool) -> str:
+def _no_keys(prefix: str, path: str, manifest: Manifest | None, fp16: bool) -> str:
     if manifest is not None and not manifest.keys_stored:
-        return f"the datastore {prefix} was streamed, its keys were never stored: pass --no-load-keys"
+        return f"the datastore {prefix} was streamed, its keys were never stored: do without (`need_keys`)"
     other = keys_path(prefix, "float32" if fp16 else "float16")
     if os.path.exists(other):
-        return f"{path} does not exist, but {other} does: {'leave out' if fp16 else 'pass'} --dstore-fp16"
-    return f"{path} does not exist: check the prefix, or pass --no-load-keys where the index is enough"
+        return f"{path} does not exist, but {other} does: {'leave out' if fp16 else 'pass'} `fp16`"
+    return f"{path} does not exist: check the prefix, or do without the keys (`need_keys`)"
 
 
-def _map(path: str, dtype: str, rows: Optional[int], columns: Optional[int]) -> NDArray[Any]:
+def _map(path: str, dtype: str, rows: int | None, columns: int | None) -> NDArray[Any]:
     """A raw array [rows, columns] of a file that has just that size."""
     if not os.path.exists(path):
         hint = "the datastore is not complete" if os.path.exists(path + ".partial") else "check the prefix"
@@ -205,7 +205,7 @@ def _map(path: str, dtype: str, rows: Optional[int], columns: Optional[int]) -> 
     if rest or rows * columns != items or not items:
         raise DatastoreError(
             f"{path} has {os.path.getsize(path):,} bytes, not those of {rows:,} x {columns:,} {dtype}: "
-            "another size, dimension or type (--dstore-size, --dimension, --dstore-fp16), or it was cut off"
+            "another size, dimension or type (`rows`, `dimension`, `fp16`), or it was cut off"
         )
     return np.memmap(path, dtype=dtype, mode="r", shape=(rows, columns))
 

@@ -1,19 +1,19 @@
 """Keys as Faiss takes them: float32, finite, normalised for the cosine."""
 
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .datastore import DatastoreError, finite
-from .index.config import import_faiss
+from .index.faiss_library import import_faiss
 
 # Small enough that copies and masks of a block are nothing beside a chunk of keys.
 BLOCK_ROWS = 16_384
 
 
 def float_keys(
-    keys: NDArray[Any], metric: str, first_row: int = 0, rows: Optional[NDArray[np.int64]] = None
+    keys: NDArray[Any], metric: str, first_row: int = 0, rows: NDArray[np.int64] | None = None
 ) -> NDArray[np.float32]:
     """A checked copy of keys for training or adding.
 
@@ -50,5 +50,5 @@ def check_finite(keys: NDArray[Any], numbers: NDArray[np.int64]) -> None:
     names = ", ".join(str(row) for row in bad[:5].tolist()) + (", ..." if len(bad) > 5 else "")
     raise DatastoreError(
         f"keys of {len(bad):,} rows hold NaN or infinity (rows {names}): write the datastore again, in "
-        "float32 if they were too large for float16 (without --dstore-fp16)"
+        "float32 if they were too large for float16 (`key_dtype`)"
     )

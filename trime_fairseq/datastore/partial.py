@@ -49,7 +49,7 @@ class PartialArray:
         if self._size - there > free:
             raise DatastoreError(
                 f"{self.path} needs {self._size / 1e9:,.1f} GB, the disk has {free / 1e9:,.1f} GB left: free "
-                "some, choose another disk (--dstore-mmap), or store half of it (--dstore-fp16)"
+                "some, choose another disk (`prefix`), or store float16 (`key_dtype`)"
             )
 
     def write(self, row: int, content: NDArray[Any]) -> None:

@@ -1,6 +1,7 @@
 """Recall of an approximate index: how many of the true nearest keys it finds."""
 
-from typing import Any, Dict, List, Tuple
+import importlib
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .datastore import Datastore, DatastoreError
-from .index.config import import_faiss
+from .index.faiss_library import import_faiss
 
 _KEYS_AT_A_TIME = 2**16
 
@@ -28,12 +29,12 @@ class RecallSample:
 
     def __init__(self, store: Datastore, metric: str, size: int, tokens: int) -> None:
         if store.keys is None:
-            raise DatastoreError(f"--check-recall needs the keys of {store.prefix}: they are not stored")
+            raise DatastoreError(f"recall (`size`) needs the keys of {store.prefix}: they are not stored")
         self._store, self._metric = store, metric
         self._step = max(1, tokens // size)
         self._size = size
         self._seen = 0
-        self._taken: List[Tuple[Tensor, Tensor]] = []
+        self._taken: list[tuple[Tensor, Tensor]] = []
 
     def add(self, queries: Tensor, rows: Tensor) -> None:
         """Queries [N, d] and the rows found for them, int64 [N, k]."""
@@ -46,7 +47,7 @@ class RecallSample:
         if room > 0:
             self._taken.append((queries[place[:room]].float(), rows[place[:room]]))
 
-    def report(self) -> Dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         """Searches all keys for the sample. ``recall_at_1`` is the share of queries whose nearest key was
         found, ``recall_at_k`` the share of the k nearest keys that was."""
         if not self._taken:
@@ -66,8 +67,7 @@ class RecallSample:
 def exact_search(store: Datastore, queries: NDArray[np.float32], k: int, metric: str) -> NDArray[np.int64]:
     """Rows of the k nearest of all keys, int64 [N, k], nearest first, by going through the keys once."""
     faiss = import_faiss()
-    from faiss.contrib.exhaustive_search import knn_ground_truth
-
+    search: Any = importlib.import_module("faiss.contrib.exhaustive_search")
     assert store.keys is not None
     keys = store.keys
 
@@ -82,5 +82,5 @@ def exact_search(store: Datastore, queries: NDArray[np.float32], k: int, metric:
         queries = queries.copy()
         faiss.normalize_L2(queries)
     kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
-    _, rows = knn_ground_truth(queries, blocks(), k, metric_type=kind)
+    _, rows = search.knn_ground_truth(queries, blocks(), k, metric_type=kind)
     return np.asarray(rows, dtype=np.int64)

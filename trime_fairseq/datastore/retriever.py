@@ -2,17 +2,18 @@
 
 import importlib
 import logging
-from typing import Any, List, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as functional
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..distributed import world_size
 from .datastore import Datastore, DatastoreError
-from .index.config import import_faiss
+from .index.faiss_library import import_faiss
+from .index.files import Index
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +22,7 @@ SIMILARITIES = ("ip", "l2", "cos", "do_not_recomp_l2")
 GPU_LIMIT = 2048
 # Numbers gathered at a time where similarities are computed again from the keys.
 _GATHERED = 2**24
+_ON_THE_CPU = "search on the CPU (`devices`)"
 
 
 class Neighbors(NamedTuple):
@@ -44,14 +46,14 @@ class Retriever:
     The index stays on the CPU, or is spread over GPUs, where queries and results never leave the device.
 
     Args:
-        index: a Faiss index over the keys of ``store``.
+        index: over the keys of ``store``; see :func:`~.index.files.open_index`.
         store: the datastore; its values are held in memory.
-        metric: ``ip``, ``l2`` or ``cos``: what the index was built for.
         k: number of neighbours.
         probe: lists that an inverted-file index visits; None as the index says.
         similarity: how scores are computed: None takes those of Faiss, but computes L2 distances again
             from the keys; ``ip``, ``l2`` and ``cos`` compute them from the keys; ``do_not_recomp_l2``
             takes Faiss's approximate distances.
+        load_keys: False where the keys shall not be read, even if ``store`` has them.
         keys_in_memory: read all keys into memory.
         devices: numbers of the GPUs that hold the index; none for the CPU.
 
@@ -61,35 +63,38 @@ class Retriever:
 
     def __init__(
         self,
-        index: Any,
+        index: Index,
         store: Datastore,
         *,
-        metric: str,
         k: int,
-        probe: Optional[int] = None,
-        similarity: Optional[str] = None,
+        probe: int | None = None,
+        similarity: str | None = None,
+        load_keys: bool = True,
         keys_in_memory: bool = False,
-        devices: Tuple[int, ...] = (),
+        devices: tuple[int, ...] = (),
     ) -> None:
         if k > store.rows:
-            raise DatastoreError(f"--k {k:,} exceeds the datastore {store.prefix} of {store.rows:,} rows")
+            raise DatastoreError(f"`k` {k:,} exceeds the datastore {store.prefix} of {store.rows:,} rows")
         if devices and max(k, probe or 0) > GPU_LIMIT:
             raise DatastoreError(
-                f"--k {k} and --probe {probe} exceed the {GPU_LIMIT} that Faiss takes on a GPU: lower them, "
-                "or pass --use-faiss-cpu"
+                f"`k` {k} and `probe` {probe} exceed the {GPU_LIMIT} that Faiss takes on a GPU: lower them, "
+                f"or {_ON_THE_CPU}"
             )
-        self.metric, self.k = metric, k
-        self._similarity = "l2" if similarity is None and metric == "l2" else similarity
-        self._keys: Optional[NDArray[Any]] = None
+        # From now on searches take and return tensors.
+        importlib.import_module("faiss.contrib.torch_utils")
+        self.metric, self.k = index.metric, k
+        self._similarity = "l2" if similarity is None and self.metric == "l2" else similarity
+        self._keys: NDArray[Any] | None = None
         if self._similarity in ("ip", "l2", "cos"):
-            if store.keys is None:
+            if store.keys is None or not load_keys:
+                missing = "not stored:" if load_keys else "not loaded: leave out `load_keys`, or"
                 raise DatastoreError(
-                    f"--knn-sim-func {self._similarity} computes similarities from the keys, which are not "
-                    "loaded: leave out --no-load-keys, or pass --knn-sim-func do_not_recomp_l2 (L2 only)"
+                    f"`similarity` {self._similarity} computes similarities from the keys, which are "
+                    f"{missing} pass `similarity` do_not_recomp_l2 (L2 only)"
                 )
             self._keys = np.array(store.keys) if keys_in_memory else store.keys
-        _set_probe(index, probe)
-        self._indexes = _to_devices(index, devices) if devices else [index]
+        _set_probe(index.faiss, probe)
+        self._indexes = _to_devices(index.faiss, devices) if devices else [index.faiss]
         home = torch.device("cuda", devices[0]) if devices else torch.device("cpu")
         largest = int(store.values.max())
         # Made narrow while it is read: of 100M tokens the file's int64 would take 800 MB.
@@ -121,8 +126,8 @@ class Retriever:
             rows.to(device, non_blocking=True),
         )
 
-    def _search_indexes(self, queries: Tensor) -> Tuple[Tensor, Tensor]:
-        found: List[Tuple[Tensor, Tensor]] = []
+    def _search_indexes(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        found: list[tuple[Tensor, Tensor]] = []
         for index in self._indexes:
             if not queries.is_cuda:
                 found.append(index.search(queries, self.k))
@@ -141,7 +146,7 @@ class Retriever:
         assert self._keys is not None
         step = max(1, _GATHERED // (self.k * queries.size(1)))
         pieces = []
-        for query, row in zip(queries.split(step), rows.clamp_min(0).cpu().split(step)):
+        for query, row in zip(torch.split(queries, step), torch.split(rows.clamp_min(0).cpu(), step)):
             keys = torch.from_numpy(self._keys[row.numpy()]).to(query.device).float()
             if self._similarity == "l2":
                 pieces.append(-(keys - query.unsqueeze(1)).square().sum(-1))
@@ -152,7 +157,7 @@ class Retriever:
         return torch.cat(pieces)
 
 
-def nearest_of(found: List[Tuple[Tensor, Tensor]], k: int, largest: bool) -> Tuple[Tensor, Tensor]:
+def nearest_of(found: list[tuple[Tensor, Tensor]], k: int, largest: bool) -> tuple[Tensor, Tensor]:
     """The k best of the (scores, rows) [N, k] that parts of an index found, best first."""
     scores, rows = (torch.cat(pieces, 1) for pieces in zip(*found))
     worst = -torch.inf if largest else torch.inf
@@ -160,26 +165,7 @@ def nearest_of(found: List[Tuple[Tensor, Tensor]], k: int, largest: bool) -> Tup
     return best, rows.gather(1, place)
 
 
-def read_index(path: str) -> Any:
-    """A Faiss index from a file.
-
-    Raises:
-        DatastoreError: if it is missing, cut off or something else.
-    """
-    faiss = import_faiss()
-    importlib.import_module("faiss.contrib.torch_utils")  # search takes and returns tensors
-
-    try:
-        return faiss.read_index(path)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise DatastoreError(
-            f"--indexfile {path} cannot be read ({reason}): missing, cut off, or no Faiss index; build it "
-            "with trime-build-index"
-        ) from error
-
-
-def gpus_for_index() -> Tuple[int, ...]:
+def gpus_for_index() -> tuple[int, ...]:
     """The GPUs for the index: all but the model's where there are several; where several processes evaluate
     together, each one's own."""
     faiss = import_faiss()
@@ -187,24 +173,23 @@ def gpus_for_index() -> Tuple[int, ...]:
     if count == 0 or not torch.cuda.is_available():
         return ()
     own = torch.cuda.current_device()
-    together = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-    if together or count == 1:
+    if world_size() > 1 or count == 1:
         return (own,)
     return tuple(device for device in range(count) if device != own)
 
 
-def _set_probe(index: Any, probe: Optional[int]) -> None:
+def _set_probe(index: Any, probe: int | None) -> None:
     faiss = import_faiss()
     if probe is None:
         return
     lists = faiss.try_extract_index_ivf(index)
     if lists is None:
-        logger.info("TRIME: the index has no inverted lists, --probe has no effect on it")
+        logger.info("TRIME: the index has no inverted lists, probe has no effect on it")
     else:
         lists.nprobe = min(probe, lists.nlist)
 
 
-def _to_devices(index: Any, devices: Tuple[int, ...]) -> List[Any]:
+def _to_devices(index: Any, devices: tuple[int, ...]) -> list[Any]:
     faiss = import_faiss()
     options = faiss.GpuMultipleClonerOptions()
     options.useFloat16 = True
@@ -214,14 +199,14 @@ def _to_devices(index: Any, devices: Tuple[int, ...]) -> List[Any]:
         spread = faiss.index_cpu_to_gpu_multiple_py(resources, index, options, list(devices))
     except RuntimeError as error:
         raise DatastoreError(
-            f"the index does not go onto the GPU ({str(error).splitlines()[-1]}): pass --use-faiss-cpu"
+            f"the index does not go onto the GPU ({str(error).splitlines()[-1]}): {_ON_THE_CPU}"
         ) from error
     parts = [spread]
     if len(devices) > 1 and hasattr(spread, "at"):
         if spread.successive_ids:
-            raise DatastoreError("an index without lists is not spread over GPUs: pass --use-faiss-cpu")
+            raise DatastoreError(f"an index without lists is not spread over GPUs: {_ON_THE_CPU}")
         parts = [faiss.downcast_index(spread.at(number)) for number in range(len(devices))]
     if not all(hasattr(part, "getDevice") for part in parts):
-        raise DatastoreError("Faiss keeps a part of this index on the CPU: pass --use-faiss-cpu")
+        raise DatastoreError(f"Faiss keeps a part of this index on the CPU: {_ON_THE_CPU}")
     parts[0].owner = (spread, resources)  # the parts live as long as the whole
     return parts

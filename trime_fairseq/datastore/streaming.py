@@ -3,7 +3,7 @@
 import logging
 import os
 from dataclasses import replace
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from ..files import Lock
 from .datastore import DatastoreError, Manifest, values_path
 from .float_keys import check_finite, float_keys
-from .growing_index import GrowingIndex
-from .index.config import IndexConfig, IndexSidecar, index_path
+from .index.config import IndexConfig, index_path
+from .index.growing import GrowingIndex
+from .index.manifest import IndexManifest
 from .partial import PartialArray
 from .writer import refuse_other_store, store_is_complete
 
@@ -27,17 +28,17 @@ class StreamingIndex:
     is trained, the keys for training are held in memory in their own type; then, less than a chunk.
 
     Args:
-        prefix: P of :mod:`.layout`: values and manifest.
+        prefix: P of :mod:`.datastore`: values and manifest.
         manifest: what will be in the store.
-        name: the index becomes NAME.METRIC, its description NAME.METRIC.json.
-        chunk, probe, use_gpu, save_every: see :func:`~.building.build_index`.
+        name: the index becomes NAME.METRIC, its manifest NAME.METRIC.json.
+        chunk, probe, use_gpu, save_every: see :func:`~.builder.build_index`.
 
     Attributes:
         begin, end, resume_row, key_dtype: see :class:`~.background.RowSink`.
 
     Raises:
         DatastoreError: if something else is there under the prefix, another process writes the store or the
-            index, the index cannot be made with these flags, or the disk has no room.
+            index, the index cannot be made, or the disk has no room.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class StreamingIndex:
     ) -> None:
         if manifest.dimension != config.dimension:
             raise DatastoreError(
-                f"keys of dimension {manifest.dimension} in an index of {config.dimension} (--dimension)"
+                f"keys of dimension {manifest.dimension} in an index of {config.dimension} (`dimension`)"
             )
         config.check_rows(manifest.rows)
         self.prefix = prefix
@@ -64,8 +65,8 @@ class StreamingIndex:
         self._config = config
         self._chunk = chunk
         self._is_done = False
-        self._values: Optional[PartialArray] = None
-        self._growing: Optional[GrowingIndex] = None
+        self._values: PartialArray | None = None
+        self._growing: GrowingIndex | None = None
         os.makedirs(os.path.dirname(os.path.abspath(prefix)), exist_ok=True)
         # The lock of a store written by one process.
         self._lock = Lock(f"{prefix}.shard-0-of-1.json.lock")
@@ -73,7 +74,7 @@ class StreamingIndex:
             raise DatastoreError(f"another process writes the datastore {prefix}: wait for it, or end it")
         try:
             refuse_other_store(prefix, self.manifest)
-            plan = IndexSidecar.plan(
+            index_manifest = IndexManifest.describe(
                 config,
                 self.manifest,
                 datastore=self.manifest.fingerprint(),
@@ -83,7 +84,7 @@ class StreamingIndex:
             )
             self._growing = GrowingIndex(
                 index_path(name, config.metric),
-                plan,
+                index_manifest,
                 config.new_index,
                 probe=probe,
                 use_gpu=use_gpu,
@@ -130,7 +131,7 @@ class StreamingIndex:
                 self._add_held()
 
     def finish(self) -> None:
-        """Gives index, values and manifest their names, in this order.
+        """Call once after the last row: gives values, index and manifest their names, in this order.
 
         Raises:
             DatastoreError: if rows are missing, or the disk is full.
@@ -140,17 +141,17 @@ class StreamingIndex:
             raise DatastoreError(f"{self.prefix}: only {self._next_row:,} of {self.end:,} rows came")
         if self._is_done:
             return
-        self._growing.finish()
         if self._values is not None:
             self._sync_values()
             self._values.complete()
+        self._growing.finish()
         if not store_is_complete(self.prefix, self.manifest):
             replace(self.manifest, complete=True).write(self.prefix)
-        self._growing.clear()
         self._is_done = True
         logger.info(f"TRIME: {self.prefix} and {self._growing.path} are complete: {self.end:,} rows")
 
     def close(self) -> None:
+        """Releases files and locks; may be called at any time."""
         if self._values is not None:
             self._values.close()
         if self._growing is not None:
@@ -160,30 +161,29 @@ class StreamingIndex:
     def _resume(self, growing: GrowingIndex) -> int:
         """Opens what is there; the first row that is missing."""
         path = values_path(self.prefix)
-        has_values = os.path.exists(path) or os.path.exists(f"{path}.partial")
+        if not os.path.exists(path) and (
+            growing.stage == "complete" or not os.path.exists(f"{path}.partial")
+        ):
+            # Values get their name before the index. Without them it cannot be continued.
+            growing.start_over()
         stored = store_is_complete(self.prefix, self.manifest) and os.path.exists(path)
-        if growing.is_finished() and stored:
-            self._is_done = True
-            logger.info(f"TRIME: {self.prefix} and {growing.path} are there already, complete")
-            growing.clear()
-            return self.end
         if not stored:
             self.manifest.write(self.prefix)
-        if not has_values:
-            # An index whose values are lost cannot be continued.
-            growing.start_over()
         values = PartialArray(path, "int64", self.end, 1)
         self._values = None if values.is_complete() else values
-        if growing.was_just_finished():
-            return self.end
-        if not growing.resume():
-            growing.load_trained()
-        return growing.next_row
+        if growing.stage != "complete":
+            growing.open()
+            return growing.next_row
+        if stored:
+            growing.finish()
+            self._is_done = True
+            logger.info(f"TRIME: {self.prefix} and {growing.path} are there already, complete")
+        return self.end
 
     def _new_buffer(self) -> NDArray[Any]:
         assert self._growing is not None
         rows = self._chunk
-        if self._growing.index is None:
+        if self._growing.stage == "none":
             # Whole chunks, so that nothing is left over when the index is trained.
             rows *= -(-self._config.training_keys // self._chunk)
         return np.empty((min(rows, self.end), self.manifest.dimension), dtype=self.key_dtype)
@@ -191,7 +191,7 @@ class StreamingIndex:
     def _add_held(self) -> None:
         assert self._growing is not None
         held, metric = self._buffer[: self._held], self._config.metric
-        if self._growing.index is None:
+        if self._growing.stage == "none":
             self._growing.train(float_keys(held[: self._config.training_keys], metric))
         for begin in range(0, len(held), self._chunk):
             self._growing.add(float_keys(held[begin : begin + self._chunk], metric))

@@ -5,7 +5,7 @@ import os
 import time
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Optional
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -16,7 +16,7 @@ from .partial import PartialArray
 logger = logging.getLogger(__name__)
 
 
-class StoreWriter:
+class DatastoreWriter:
     """Writes the rows [begin, end) of a datastore; whoever completes the last range completes the store.
 
     Rows are synced to the disk and their number is noted in ``P.shard-I-of-N.json`` from time to time, in
@@ -58,12 +58,15 @@ class StoreWriter:
             self.is_complete = store_is_complete(prefix, self.manifest)
             self.resume_row = end if self.is_complete else self._noted(shard_id)
             rows, dimension = manifest.rows, manifest.dimension
-            self._keys: Optional[PartialArray] = None
+            # Keys and values.
+            self._arrays: tuple[PartialArray, ...] = ()
             if not self.is_complete:
                 self.manifest.write(prefix)
-                self._keys = PartialArray(keys_path(prefix, self.key_dtype), self.key_dtype, rows, dimension)
-                self._values = PartialArray(values_path(prefix), manifest.value_dtype, rows, 1)
-                if self._keys.is_new() or self._values.is_new():
+                self._arrays = (
+                    PartialArray(keys_path(prefix, self.key_dtype), self.key_dtype, rows, dimension),
+                    PartialArray(values_path(prefix), manifest.value_dtype, rows, 1),
+                )
+                if any(array.is_new() for array in self._arrays):
                     self._forget_notes()
                     self.resume_row = begin
         except BaseException:
@@ -79,7 +82,6 @@ class StoreWriter:
         Raises:
             DatastoreError: for keys with NaN or infinity, and for a full disk.
         """
-        assert self._keys is not None
         assert row <= self._done
         assert row + len(keys) <= self.end
         if not finite(keys):
@@ -87,8 +89,9 @@ class StoreWriter:
                 f"keys of rows {row:,} to {row + len(keys):,} hold NaN or infinity: " + self._overflow_hint()
             )
         try:
-            self._keys.write(row, keys)
-            self._values.write(row, values.astype(self.manifest.value_dtype, copy=False))
+            contents = keys, values.astype(self.manifest.value_dtype, copy=False)
+            for array, content in zip(self._arrays, contents):
+                array.write(row, content)
         except OSError as error:
             raise DatastoreError(
                 f"{self.prefix}: {error.strerror} after {row:,} rows: make room and run the command again, "
@@ -99,7 +102,11 @@ class StoreWriter:
             self._take_note()
 
     def finish(self) -> None:
-        """Notes that this range is complete; if all are, names the files and completes the manifest."""
+        """Call once after the last row: notes that this range is complete; if all are, completes the store.
+
+        Raises:
+            DatastoreError: if rows are missing.
+        """
         if self.is_complete:
             return
         if self._done != self.end:
@@ -113,9 +120,9 @@ class StoreWriter:
             last.release()
 
     def close(self) -> None:
-        for array in (self._keys, getattr(self, "_values", None)):
-            if array is not None:
-                array.close()
+        """Releases files and locks; may be called at any time."""
+        for array in self._arrays:
+            array.close()
         self._lock.release()
 
     def _complete_store(self) -> None:
@@ -127,9 +134,8 @@ class StoreWriter:
             names = ", ".join(map(str, missing))
             logger.info(f"TRIME: {self.prefix} will be complete when shard {names} is done, too")
             return
-        assert self._keys is not None
-        self._keys.complete()
-        self._values.complete()
+        for array in self._arrays:
+            array.complete()
         replace(self.manifest, complete=True).write(self.prefix)
         for shard in shards:
             os.unlink(self._note(shard))
@@ -139,9 +145,8 @@ class StoreWriter:
         return f"{self.prefix}.shard-{shard_id}-of-{self.manifest.num_shards}.json"
 
     def _take_note(self) -> None:
-        assert self._keys is not None
-        self._keys.sync()
-        self._values.sync()
+        for array in self._arrays:
+            array.sync()
         write_json(self._note(self._shard_id), {"begin": self.begin, "end": self.end, "done": self._done})
         self._last_note = time.monotonic()
 
@@ -153,8 +158,8 @@ class StoreWriter:
         if (note["begin"], note["end"]) != (self.begin, self.end):
             raise DatastoreError(
                 f"{self._note(shard_id)} is of rows {note['begin']:,} to {note['end']:,}, this run would "
-                f"write {self.begin:,} to {self.end:,}: continue with the same --batch-size and "
-                f"--max-tokens, or remove {self.prefix}* to start anew"
+                f"write {self.begin:,} to {self.end:,}: continue with the same `begin` and `end`, "
+                f"or remove {self.prefix}* to start anew"
             )
         return int(note["done"])
 
@@ -172,7 +177,7 @@ class StoreWriter:
 
     def _overflow_hint(self) -> str:
         if self.key_dtype == "float16":
-            return "they may be too large for float16: leave out --dstore-fp16"
+            return "they may be too large for float16 (`key_dtype`): store float32"
         return "the model computes no numbers there"
 
 
@@ -189,13 +194,13 @@ def refuse_other_store(prefix: str, manifest: Manifest) -> None:
         for path in (keys_path(prefix, manifest.key_dtype), values_path(prefix)):
             if os.path.exists(path):
                 raise DatastoreError(
-                    f"{path} is there already, without a manifest: remove it, or choose another --dstore-mmap"
+                    f"{path} is there already, without a manifest: remove it, or choose another `prefix`"
                 )
         return
     differing = there.conflicts(manifest, *(["num_shards"] if there.complete else []))
     if differing:
         state = "a complete datastore" if there.complete else "an unfinished datastore"
         raise DatastoreError(
-            f"{prefix} is {state} of something else (there / here: {differing}): continue it with the same "
-            f"flags, remove {prefix}*, or choose another --dstore-mmap"
+            f"{prefix} is {state} of something else (there / here: {differing}): continue it with the "
+            f"same settings, remove {prefix}*, or choose another `prefix`"
         )

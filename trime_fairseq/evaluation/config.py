@@ -9,8 +9,7 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.tasks.language_modeling import LanguageModelingConfig
 from omegaconf import II
 
-from ..datastore.index.config import METRICS
-from ..datastore.retriever import SIMILARITIES
+from ..datastore import METRICS, SIMILARITIES
 from ..files import check_writable
 from ..flags import flag
 from ..models.config import KeyConfig

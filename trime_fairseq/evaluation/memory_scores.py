@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..datastore.retriever import Neighbors
+from ..datastore import Neighbors
 from ..memory import LongTermMemory, Visibility, memory_lse, neighbor_lse, similarity_scale
 
 Intervals = tuple[tuple[int, int, int], ...]

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..datastore.background import BackgroundSink
+from ..datastore import BackgroundSink
 
 
 class RowPlan:

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..datastore.recall import RecallSample
-from ..datastore.retriever import Neighbors, Retriever
+from ..datastore import Neighbors, RecallSample, Retriever
 from ..memory import interpolate, memory_mass, positive_share, trime_log_prob
 from ..models.output import run_decoder, token_scores
 from ..models.representation import RepresentationTap

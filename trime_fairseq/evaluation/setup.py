@@ -12,10 +12,7 @@ from fairseq.data import Dictionary, FairseqDataset, iterators
 from ..data.context_window import ContextWindowDataset
 from ..data.provenance import text_files_hash
 from ..data.text_order import consecutive_batches, contiguous_shard, keep_short_enough
-from ..datastore import Manifest
-from ..datastore.background import BackgroundSink, RowSink
-from ..datastore.recall import RecallSample
-from ..datastore.retriever import Retriever
+from ..datastore import BackgroundSink, Manifest, RecallSample, Retriever, RowSink
 from ..distributed import is_distributed, rank, world_size
 from ..files import file_hash, modification_time, text_hash
 from .config import EvaluationConfig, MemoryConfig, part_of

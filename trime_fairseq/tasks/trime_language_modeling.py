@@ -18,9 +18,7 @@ from ..data.host_targets import HostTargets
 from ..data.order import TrainingOrder, planned_iterator
 from ..data.predefined import check_one_folder
 from ..data.provenance import text_files_hash
-from ..datastore import Manifest
-from ..datastore.background import RowSink
-from ..datastore.writer import StoreWriter
+from ..datastore import DatastoreWriter, Manifest, RowSink
 from ..distributed import rank
 from ..evaluation.config import EvaluationConfig, MemoryConfig, part_of
 from ..evaluation.result import Shard
@@ -257,4 +255,4 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
 
     def build_sink(self, manifest: Manifest, begin: int, end: int, shard: Shard) -> RowSink:
         """Where the rows [begin, end) of the datastore go that ``manifest`` describes."""
-        return StoreWriter(str(self.config.dstore_mmap), manifest, begin, end, shard.id)
+        return DatastoreWriter(str(self.config.dstore_mmap), manifest, begin, end, shard.id)

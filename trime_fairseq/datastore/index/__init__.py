@@ -1,1 +1,1 @@
-"""What an index is, and how it is read and written."""
+"""What an index is, how it grows, and how it is read and written."""

@@ -1,32 +1,158 @@
-"""Reading and writing the files of indexes."""
+"""The files of indexes: opening, writing, giving them their names."""
 
 import os
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ..datastore import DatastoreError
-from .config import faiss_error, import_faiss
+from ..datastore import Datastore, DatastoreError
+from .faiss_library import faiss_error, import_faiss
+from .manifest import IndexManifest
 
 
-def write_index(index: Any, path: str) -> None:
-    """Writes an index that is there as a whole or not at all."""
-    temporary = f"{path}.tmp"
-    try:
-        import_faiss().write_index(index, temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-    except (RuntimeError, OSError) as error:
-        remove(temporary)
-        raise DatastoreError(f"cannot write {path} ({faiss_error(error)}): is the disk full?") from error
-    os.replace(temporary, path)
+@dataclass(frozen=True)
+class Index:
+    """An index over the keys of a datastore, in memory.
+
+    Attributes:
+        path: its file.
+        faiss: the Faiss index.
+        manifest: None for an index of other tools.
+        metric: ``ip``, ``l2`` or ``cos``: what it was built for.
+    """
+
+    path: str
+    faiss: Any
+    manifest: IndexManifest | None
+    metric: str
+
+    @property
+    def dimension(self) -> int:
+        """d of its keys."""
+        return int(self.faiss.d)
+
+    @property
+    def rows(self) -> int:
+        """Number of its keys."""
+        return int(self.faiss.ntotal)
+
+    @property
+    def starting_point(self) -> int:
+        """The row of its first key in the datastore."""
+        return self.manifest.starting_point if self.manifest is not None else 0
+
+    def check(self, store: Datastore, dimension: int) -> None:
+        """Whether index, datastore and model belong together.
+
+        Args:
+            store: whose keys the index should hold.
+            dimension: d of the model's keys.
+
+        Raises:
+            DatastoreError: if they do not.
+        """
+        if self.dimension != dimension:
+            raise DatastoreError(
+                f"the index {self.path} has dimension {self.dimension}, the keys of `model` {dimension}: it "
+                "is another model's"
+            )
+        if self.rows + self.starting_point != store.rows:
+            raise DatastoreError(
+                f"the index {self.path} holds {self.rows:,} keys, the datastore {store.prefix} "
+                f"{store.rows:,}: they do not belong together, or the index is not complete; build it again "
+                "with trime-build-index"
+            )
+        if self.manifest is not None and self.manifest.datastore != store.fingerprint():
+            raise DatastoreError(
+                f"the index {self.path} was built from another datastore than {store.prefix}: build it "
+                "again with trime-build-index"
+            )
 
 
-def read_index(path: str) -> Any:
-    """Raises DatastoreError if the file is no index."""
+def open_index(path: str, *, metric: str | None = None) -> Index:
+    """Reads a complete index and its manifest.
+
+    Args:
+        path: the index file.
+        metric: what the index must have been built for; None takes what it says. Without a manifest the
+            index itself does not tell ``cos`` from ``ip``: this argument does, or the file's ending.
+
+    Raises:
+        DatastoreError: for a file that is missing, cut off, incomplete or no index, and for another metric.
+    """
+    manifest = IndexManifest.read(path)
+    exists = os.path.exists(path)
+    if not exists and (manifest is not None or os.path.exists(f"{path}.partial")):
+        raise _incomplete(path, "")
+    if manifest is not None and not (manifest.complete and right_size(manifest, path)):
+        raise _incomplete(path, f" ({os.path.getsize(path):,} bytes, {manifest.bytes or 0:,} when it is)")
+    index = read_faiss(path, "missing, cut off, or no Faiss index; build it with trime-build-index")
+    if manifest is not None and index.ntotal != manifest.rows:
+        raise _incomplete(path, f" ({index.ntotal:,} of {manifest.rows:,} keys)")
+    found = _metric(index, path, metric)
+    if manifest is not None:
+        found = manifest.metric
+    if metric not in (None, found):
+        raise DatastoreError(f"`metric` {metric}: the index {path} was built for {found}; pass that")
+    return Index(path, index, manifest, found)
+
+
+def _incomplete(path: str, how: str) -> DatastoreError:
+    return DatastoreError(
+        f"the index {path} is not complete{how}: run trime-build-index again, it will continue"
+    )
+
+
+def _metric(index: Any, path: str, asked: str | None) -> str:
+    faiss = import_faiss()
+    if index.metric_type == faiss.METRIC_L2:
+        return "l2"
+    if index.metric_type != faiss.METRIC_INNER_PRODUCT:
+        raise DatastoreError(f"the index {path} is neither for inner product nor for L2")
+    # Normalised keys or not, Faiss searches inner products.
+    return "cos" if asked == "cos" or path.endswith(".cos") else "ip"
+
+
+def right_size(manifest: IndexManifest, path: str) -> bool:
+    """Whether the file is as large as its manifest says, if it says so."""
+    return manifest.bytes in (None, os.path.getsize(path))
+
+
+def read_faiss(path: str, otherwise: str) -> Any:
+    """The Faiss index of a file, complete or not; ``otherwise`` says what to do if there is none.
+
+    Raises:
+        DatastoreError: if there is none.
+    """
     try:
         return import_faiss().read_index(path)
-    except RuntimeError as error:
-        raise DatastoreError(f"cannot read {path} ({faiss_error(error)}): remove it") from error
+    except (RuntimeError, MemoryError) as error:
+        reason = "".join(str(error).strip().splitlines()[-1:])
+        raise DatastoreError(f"the index {path} cannot be read ({reason}): {otherwise}") from error
+
+
+def write_faiss(index: Any, path: str) -> None:
+    """Writes an index to the disk.
+
+    Raises:
+        DatastoreError: if it is full.
+    """
+    try:
+        import_faiss().write_index(index, path)
+        with open(path, "rb+") as file:
+            os.fsync(file.fileno())
+    except (RuntimeError, OSError) as error:
+        remove(path)
+        raise DatastoreError(f"cannot write {path} ({faiss_error(error)}): is the disk full?") from error
+
+
+def publish(file: str, path: str, manifest: IndexManifest) -> None:
+    """Gives an index file the name ``path`` and its manifest; a kill leaves ``path`` with its manifest, or
+    nothing that counts."""
+    # Another index of the same size would agree with the new manifest.
+    remove(path)
+    replace(manifest, bytes=os.path.getsize(file)).write(path)
+    os.replace(file, path)
 
 
 def remove(path: str) -> None:

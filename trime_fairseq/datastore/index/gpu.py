@@ -1,12 +1,12 @@
 """Training and encoding keys on GPUs, with a Faiss that has them."""
 
-from typing import Any, List
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..datastore import DatastoreError
-from .config import faiss_error, import_faiss
+from .faiss_library import faiss_error, import_faiss
 
 
 def require_gpu(index: Any) -> None:
@@ -14,16 +14,12 @@ def require_gpu(index: Any) -> None:
     faiss = import_faiss()
     if not hasattr(faiss, "StandardGpuResources"):
         raise DatastoreError(
-            "--use_gpu: this Faiss has no GPU support: pip install faiss-gpu, or leave the flag out"
+            "`use_gpu`: this Faiss has no GPU support: pip install faiss-gpu, or leave it out"
         )
     if faiss.get_num_gpus() < 1:
-        raise DatastoreError(
-            "--use_gpu: Faiss sees no GPU: check CUDA_VISIBLE_DEVICES, or leave the flag out"
-        )
+        raise DatastoreError("`use_gpu`: Faiss sees no GPU: check CUDA_VISIBLE_DEVICES, or leave it out")
     if faiss.try_extract_index_ivf(index) is None:
-        raise DatastoreError(
-            "--use_gpu: only indexes with lists (IVF...) are built on a GPU: leave the flag out"
-        )
+        raise DatastoreError("`use_gpu`: only indexes with lists (IVF...) are built on a GPU: leave it out")
 
 
 def train_on_gpus(index: Any, keys: NDArray[np.float32]) -> None:
@@ -58,7 +54,7 @@ class GpuAdder:
     def __init__(self, index: Any, empty: Any) -> None:
         faiss = import_faiss()
         self._index = index
-        self._resources: List[Any] = [faiss.StandardGpuResources()]
+        self._resources: list[Any] = [faiss.StandardGpuResources()]
         options = faiss.GpuClonerOptions()
         # Long codes are refused with tables in float32, which only searches need.
         options.useFloat16 = True
@@ -67,8 +63,8 @@ class GpuAdder:
             self._gpu_index = faiss.index_cpu_to_gpu(self._resources[0], 0, empty, options)
         except RuntimeError as error:
             raise DatastoreError(
-                f"--use_gpu: Faiss cannot build this index on a GPU ({faiss_error(error)}): leave the flag "
-                "out, the training done so far is kept"
+                f"`use_gpu`: Faiss cannot build this index on a GPU ({faiss_error(error)}): leave it out, "
+                "the training done so far is kept"
             ) from error
 
     def add(self, keys: NDArray[np.float32], ids: NDArray[np.int64]) -> None:

@@ -1,13 +1,14 @@
 """Training an index and adding keys to it, on the CPU or on GPUs."""
 
-from typing import Any, Callable, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .datastore import DatastoreError
-from .index.config import faiss_error, import_faiss
-from .index.gpu import GpuAdder, require_gpu, train_on_gpus
+from ..datastore import DatastoreError
+from .faiss_library import faiss_error, import_faiss
+from .gpu import GpuAdder, require_gpu, train_on_gpus
 
 
 class Adder(Protocol):
@@ -34,7 +35,7 @@ class CpuAdder:
                 self._index.add(keys)
         except RuntimeError as error:
             raise DatastoreError(
-                f"Faiss cannot add keys to this index ({faiss_error(error)}): choose another --factory"
+                f"Faiss cannot add keys to this index ({faiss_error(error)}): choose another `factory`"
             ) from error
 
 
@@ -61,7 +62,7 @@ def train(index: Any, keys: NDArray[np.float32], use_gpu: bool) -> None:
     except RuntimeError as error:
         raise DatastoreError(
             f"Faiss cannot train the index with {len(keys):,} keys ({faiss_error(error)}): choose a smaller "
-            "--ncentroids or another --factory"
+            "`ncentroids` or another `factory`"
         ) from error
 
 
@@ -78,6 +79,6 @@ def check_kind(new_index: Callable[[], Any], starting_point: int, use_gpu: bool)
         # An index with ids complains of something else: it is not trained.
         if "not implemented" in str(error):
             raise DatastoreError(
-                "this index cannot number its keys from --starting_point on: leave the flag out, or choose "
-                "an index with lists (IVF...) or IDMap,... (--factory)"
+                "this index cannot number its keys from `starting_point` on: leave it out, or choose "
+                "an index with lists (IVF...) or IDMap,... (`factory`)"
             ) from error

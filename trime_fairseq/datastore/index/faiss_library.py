@@ -1,0 +1,30 @@
+"""Faiss, an optional dependency that is imported when it is first needed."""
+
+import os
+from types import ModuleType
+
+from ..datastore import DatastoreError
+
+
+def import_faiss() -> ModuleType:
+    """Faiss.
+
+    Raises:
+        DatastoreError: if it is not installed.
+    """
+    # PyTorch and Faiss each bring an OpenMP runtime, whose waiting threads spin against the other's
+    # working ones. Only a runtime that is loaded after this setting obeys it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        import faiss
+    except ImportError as error:
+        raise DatastoreError(
+            "Faiss is not installed: pip install faiss-cpu, or faiss-gpu for indexes that are built or "
+            f"searched on a GPU ({error})"
+        ) from error
+    return faiss
+
+
+def faiss_error(error: Exception) -> str:
+    """The part of an error of Faiss that is not about its source code."""
+    return str(error).rsplit("Error: ", 1)[-1].rsplit(": ", 1)[-1].strip()
