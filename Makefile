@@ -4,7 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
+# Python compiles what it imports, a small part of these packages; compiling all of them takes a minute.
+PIP := $(BIN)/python -m pip install --no-compile --disable-pip-version-check --progress-bar off -c constraints.txt
 # Two OpenMP runtimes (PyTorch's and Faiss's) otherwise spin against each other on a CPU.
 export OMP_WAIT_POLICY := PASSIVE
 
