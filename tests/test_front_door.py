@@ -9,12 +9,8 @@ import pytest
 import trime_fairseq
 from tests.commands import ROOT, environment, run, training_command
 
-NO_FAIRSEQ = (
-    "import sys\nfor name in ('fairseq', 'fairseq_cli', 'hydra', 'omegaconf'): sys.modules[name] = None\n"
-)
-INSTALL = (
-    "trime-tune needs fairseq: pip install ve-fairseq (Python 3.11, 3.12) or fairseq==0.12.2 (Python 3.10)"
-)
+NO_FAIRSEQ = "for name in ('fairseq', 'fairseq_cli', 'hydra', 'omegaconf'): sys.modules[name] = None"
+INSTALL = "needs fairseq: pip install ve-fairseq (Python 3.11, 3.12) or fairseq==0.12.2 (Python 3.10)"
 
 
 def python(code: str, *arguments: object, flags: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -60,10 +56,8 @@ for room in ("memory", "datastore", "bm25"):
     assert {"trime_fairseq.memory.lse", "trime_fairseq.bm25.chain"} < set(imported)
 
 
-@pytest.mark.parametrize(
-    ("command", "unwanted"), [("bm25", {"fairseq", "torch"}), ("build_index", {"fairseq"})]
-)
-def test_help_does_not_load_fairseq(command, unwanted):
+@pytest.mark.parametrize("command", ["bm25", "build_index"])
+def test_help_does_not_load_fairseq(command):
     code = f"""
 from trime_fairseq.cli.{command} import main
 try:
@@ -82,7 +76,7 @@ def test_tune_without_fairseq_says_so_in_one_line():
     assert process.returncode != 0
     (line,) = process.stderr.splitlines()
     assert line.startswith("trime-tune")
-    assert line.endswith(f"needs fairseq: {INSTALL}")
+    assert line.endswith(INSTALL)
 
 
 SPAWNED = """
