@@ -1,19 +1,25 @@
-# make test: lint, types and tests.   make demo: train and evaluate two small models, with a table and a plot.
-# Both install into $(VENV) first. On a machine with its own environment: VENV=/path/to/it make test
+# make test: lint, types and all tests.   make fast: the tests without the slow ones.   make docs: the site, in site/.
+# make demo: train and evaluate two small models, with a table and a plot.   make clean: remove all of it.
+# Each installs into $(VENV) first. On a machine with its own environment: VENV=/path/to/it make test
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
+# Python compiles what it imports, a small part of these packages; compiling all of them takes a minute.
+PIP := $(BIN)/python -m pip install --no-compile --disable-pip-version-check --progress-bar off -c constraints.txt
 # Two OpenMP runtimes (PyTorch's and Faiss's) otherwise spin against each other on a CPU.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: test demo lint clean
+.PHONY: test fast lint docs demo clean
 
-$(VENV)/.installed: setup.py constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip setuptools wheel
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt torch
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt \
-		-e ".[fairseq,cpu,bm25,demo,test]"
+	$(PIP) --quiet pip setuptools wheel
+	$(PIP) torch
+	$(PIP) -e ".[fairseq,cpu,bm25,lucene,demo,test]"
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP) -e ".[docs]"
 	touch $@
 
 lint: $(VENV)/.installed
@@ -24,8 +30,14 @@ lint: $(VENV)/.installed
 test: lint
 	$(BIN)/python -m pytest -n 2 --durations 10
 
+fast: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build --strict
+
 demo: $(VENV)/.installed
 	PATH="$(BIN):$$PATH" $(BIN)/python demo/run.py
 
 clean:
-	rm -rf $(VENV) demo/out
+	rm -rf $(VENV) demo/out site build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

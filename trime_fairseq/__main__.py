@@ -1,6 +1,18 @@
 """``python -m trime_fairseq`` prints the folder to pass to ``--user-dir``."""
 
+import argparse
 import os
 import sys
 
-sys.stdout.write(os.path.dirname(os.path.abspath(__file__)) + "\n")
+from . import __version__
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m trime_fairseq", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"trime_fairseq {__version__}")
+    parser.parse_args()
+    sys.stdout.write(os.path.dirname(os.path.abspath(__file__)) + "\n")
+
+
+if __name__ == "__main__":
+    main()

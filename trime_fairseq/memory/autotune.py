@@ -104,7 +104,7 @@ def _time(
 
 
 def _event() -> Any:
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    return torch.cuda.Event(enable_timing=True)
 
 
 def _difference(first: Tensor, second: Tensor) -> float:

@@ -153,7 +153,7 @@ class Visibility:
         """The N x M mask of hidden keys that the rest of this package never makes: for tests."""
         part = slice(0, self._rows.size(1)), slice(0, num_keys // self.repeats)
         seen = ~self.hidden(*part, device=device)
-        blocks: Tensor = torch.block_diag(*[seen] * self.repeats)  # type: ignore[no-untyped-call]
+        blocks: Tensor = torch.block_diag(*[seen] * self.repeats)
         return ~blocks
 
 
