@@ -18,7 +18,12 @@ COLOURS = {"tokens": "#8d99a6", "local": "#e08e2b", "long": "#3a86c8", "external
 
 # Name, what it is, entries as (context, token): the query is compared with each of them.
 BANDS = [
-    ("tokens", "output embeddings", "every type of the vocabulary", ["the", "Grant", "war", "Lincoln", "..."]),
+    (
+        "tokens",
+        "output embeddings",
+        "every type of the vocabulary",
+        ["the", "Grant", "war", "Lincoln", "..."],
+    ),
     (
         "local",
         "local memory",
@@ -76,7 +81,14 @@ def draw_bands(axes: Any) -> None:
 
 def draw_softmax(axes: Any) -> None:
     box(axes, 7.1, 1.2, 0.62, 3.65, facecolor=INK)
-    style = {"color": PAPER, "fontsize": 10, "fontweight": "bold", "rotation": 90, "ha": "center", "va": "center"}
+    style = {
+        "color": PAPER,
+        "fontsize": 10,
+        "fontweight": "bold",
+        "rotation": 90,
+        "ha": "center",
+        "va": "center",
+    }
     axes.text(7.41, 3.02, "one softmax", **style)
     arrow(axes, (7.77, 3.02), (8.1, 3.02), INK)
 
@@ -112,7 +124,7 @@ def main() -> None:
     draw_bands(axes)
     draw_softmax(axes)
     draw_shares(axes)
-    rule = "Each memory is a pair: the state of an earlier context → the token that followed. It votes for that token."
+    rule = "Each memory is a pair: the state of an earlier context → the token that followed, for which it votes."
     axes.text(0.2, 0.62, rule, color=INK, fontsize=9, va="center")
     training = "TRIME trains with this softmax: the tokens of the batch itself are the memory."
     axes.text(0.2, 0.28, training, color=INK, fontsize=9, va="center")

@@ -26,7 +26,10 @@ def write_text(path: Path) -> None:
 
 def pattern(line: str) -> str:
     """A regular expression for a line of the page, with any numbers; " ... " stands for anything."""
-    parts = [re.escape(_NUMBER.sub("0", part)).replace("0", rf"({_NUMBER.pattern})") for part in line.split(" ... ")]
+    parts = [
+        re.escape(_NUMBER.sub("0", part)).replace("0", rf"({_NUMBER.pattern})")
+        for part in line.split(" ... ")
+    ]
     return ".*".join(parts)
 
 
