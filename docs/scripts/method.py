@@ -124,7 +124,7 @@ def main() -> None:
     draw_bands(axes)
     draw_softmax(axes)
     draw_shares(axes)
-    rule = "Each memory is a pair: the state of an earlier context → the token that followed, for which it votes."
+    rule = "A memory is a pair: the state of an earlier context → the token that followed. It votes for it."
     axes.text(0.2, 0.62, rule, color=INK, fontsize=9, va="center")
     training = "TRIME trains with this softmax: the tokens of the batch itself are the memory."
     axes.text(0.2, 0.28, training, color=INK, fontsize=9, va="center")

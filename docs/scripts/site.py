@@ -27,18 +27,18 @@ _LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s]+)(\))")
 
 def on_files(files: Files, *, config: Any) -> Files:
     """Adds the pages, and every other file that a page links to."""
+    texts = [(page.content_string, "docs") for page in files.documentation_pages()]
     for path, name in PAGES.items():
         with open(os.path.join(ROOT, path), encoding="utf-8") as file:
-            files.append(
-                File.generated(config, name, content=rewritten(file.read(), posixpath.dirname(path)))
-            )
-    for page in list(files.documentation_pages()):
-        for _, target, _ in _LINK.findall(page.content_string):
-            place = in_repository(target, "docs")
-            if place and os.path.isfile(os.path.join(ROOT, place)):
-                copy = f"{COPIES}/{place}"
-                if files.get_file_from_path(copy) is None:
-                    files.append(File.generated(config, copy, abs_src_path=os.path.join(ROOT, place)))
+            text, folder = file.read(), posixpath.dirname(path)
+        texts.append((text, folder))
+        files.append(File.generated(config, name, content=rewritten(text, folder)))
+    for text, folder in texts:
+        for _, target, _ in _LINK.findall(text):
+            place = in_repository(target, folder)
+            copy = f"{COPIES}/{place}"
+            if place and os.path.isfile(os.path.join(ROOT, place)) and copy not in files.src_uris:
+                files.append(File.generated(config, copy, abs_src_path=os.path.join(ROOT, place)))
     return files
 
 
@@ -51,12 +51,12 @@ def rewritten(markdown: str, folder: str) -> str:
 
     def link(found: Any) -> str:
         before, target, after = found.groups()
-        return f"{before}{on_site(target, folder)}{after}"
+        return f"{before}{for_site(target, folder)}{after}"
 
     return _LINK.sub(link, markdown)
 
 
-def on_site(target: str, folder: str) -> str:
+def for_site(target: str, folder: str) -> str:
     path, sign, anchor = target.partition("#")
     if not path or "://" in path or path.startswith(("mailto:", f"{COPIES}/")):
         return target
