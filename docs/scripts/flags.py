@@ -134,12 +134,13 @@ def parser_rows(parser: argparse.ArgumentParser) -> list[tuple[str, str, str]]:
 
 
 def argument_row(action: argparse.Action) -> tuple[str, str, str]:
-    # The default is in the column; where it is the number of cores, that of this machine is not meant.
+    # The default is in the column. What depends on the machine (cores, engines) is not said.
     help = re.sub(
         r"\s*\((default: )?(all cores, )?%\(default\)s\)|default: (all cores, )?%\(default\)s",
         "",
         action.help or "",
     )
+    help = re.sub(r"; here \w+\)", ")", help)
     default = "all cores" if "all cores" in (action.help or "") else shown(action.default)
     flag = action.option_strings[0] if action.option_strings else action.metavar or action.dest
     if action.nargs == 0:

@@ -17,6 +17,7 @@ def example(title: str) -> str:
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_criterion_of_ones_own_trains(tmp_path):
     plugin = tmp_path / "my_trime"
     plugin.mkdir()
@@ -50,6 +51,7 @@ def test_criterion_of_ones_own_trains(tmp_path):
     assert "mem_mass" in output
 
 
+@pytest.mark.slow
 def test_loss_without_fairseq_prints_what_the_page_says():
     program = "import sys\nsys.modules['fairseq'] = None\n" + example("plain_loop.py")
     done = subprocess.run(
