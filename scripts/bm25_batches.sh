@@ -4,7 +4,8 @@
 #   bash scripts/bm25_batches.sh DATA_BIN TOKENS_PER_SAMPLE OUT
 #
 # writes OUT/segments/segments.json, OUT/bm25_index, OUT/bm25_results, OUT/batches.json and OUT/report. Run
-# again, it continues; what is done is skipped. ENGINE=bm25s needs no Java; K is the number of neighbours.
+# again, it continues; what is done is skipped. ENGINE is lucene, which needs Pyserini and Java (the default where
+# Pyserini is installed), or bm25s; K is the number of neighbours.
 # NUM_SHARDS=N SHARD_ID=I searches one of N parts, for machines that share a file system; the last makes the list.
 set -euo pipefail
 [ $# = 3 ] || { echo "usage: bash scripts/bm25_batches.sh DATA_BIN TOKENS_PER_SAMPLE OUT" >&2; exit 2; }
@@ -15,7 +16,7 @@ segments="$out/segments/segments.json"
 
 trime-bm25 export "$data" --tokens_per_sample "$tokens" --sample_break_mode "${SAMPLE_BREAK_MODE:-none}" \
     --segments_path "$segments"
-trime-bm25 index --segments_path "$segments" --index_path "$out/bm25_index" --engine "${ENGINE:-lucene}"
+trime-bm25 index --segments_path "$segments" --index_path "$out/bm25_index" ${ENGINE:+--engine "$ENGINE"}
 trime-bm25 search --segments_path "$segments" --index_path "$out/bm25_index" --results_path "$out/bm25_results" \
     --k "${K:-50}" --num_shards "${NUM_SHARDS:-1}" --shard_id "${SHARD_ID:-0}"
 trime-bm25 batches --results_path "$out/bm25_results" --batch_file "$out/batches.json" --if_complete

@@ -47,7 +47,8 @@ def start(command: Sequence[Any], cwd: Optional[Path] = None) -> Process:
     words = [str(word) for word in command]
     cpu = "--cpu" in words or "common.cpu=true" in words or words[0].startswith("trime-")
     # Hydra and CUDA want a Python of their own; test_recipes.py runs the installed scripts themselves.
-    if cpu and "hydra" not in words[0] and preloaded.can_run(words):
+    # trime-bm25 imports no fairseq.
+    if cpu and "hydra" not in words[0] and words[0] != "trime-bm25" and preloaded.can_run(words):
         return preloaded.Process(words, cwd and str(cwd), environment(cpu))
     if (BIN / words[0]).exists():
         words[0] = str(BIN / words[0])

@@ -24,7 +24,7 @@ def shared_gradient(folder, cases, rank):
         problem = torch.load(folder / f"{name}.pt")
         own, tokens = problem["parts"][rank].clone().requires_grad_(), problem["tokens"][rank]
         counts = tuple(len(part) for part in problem["parts"])
-        gathered = start_gather(own, tokens, counts, rank, share_gradient=name == "shared")()
+        gathered = start_gather(own, tokens, counts, rank, share_gradient=name == "shared").wait()
         visibility = Visibility.consecutive(counts[rank], (counts[rank],), sum(counts[:rank]))
         lse = memory_lse(
             own, gathered.keys, tokens, gathered.tokens, visibility, 0.5, key_grad=gathered.key_grad

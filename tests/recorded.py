@@ -8,10 +8,9 @@ import torch
 from fairseq.modules import AdaptiveSoftmax
 
 from tests.commands import REFERENCE
-from trime_fairseq.criterions.trime_ext_loss import TrimeExtLoss
-from trime_fairseq.criterions.trime_long_loss import TrimeLongLoss, TrimeLongLossSameDevice
-from trime_fairseq.criterions.trime_loss import TrimeLoss
+from trime_fairseq.criterions import TrimeExtLoss, TrimeLongLoss, TrimeLongLossSameDevice, TrimeLoss
 from trime_fairseq.data.order import TrainingOrder
+from trime_fairseq.data.planned import BatchLayout
 
 PAD = 1
 CRITERIONS = {
@@ -96,12 +95,12 @@ def play(name, rank=0, **settings):
     target = arrays[f"rank{rank}/target"].long()
     group = case.get("num_comb_shards", len(case["B"]))
     first = rank - rank % group
-    layout = {
-        "lengths": (case["L"],) * target.size(0),
-        "counts": tuple(rows * case["L"] for rows in case["B"][first : first + group]),
-        "place": rank % group,
-        "number": rank,
-    }
+    layout = BatchLayout(
+        lengths=(case["L"],) * target.size(0),
+        counts=tuple(rows * case["L"] for rows in case["B"][first : first + group]),
+        member=rank % group,
+        number=rank,
+    )
     sample = {"net_input": {}, "target": target, "ntokens": target.numel(), "layout": layout}
     order = make_order(
         world_size=len(case["B"]),

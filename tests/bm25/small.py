@@ -1,6 +1,8 @@
 """Exports of segments, and engines, for the tests of BM25 batching."""
 
+import importlib.util
 import json
+import os
 
 import pytest
 
@@ -20,14 +22,18 @@ def segments_of(folder, texts):
 
 def why_no_lucene():
     """Why the engine cannot be tested here; None if it can."""
+    if importlib.util.find_spec("pyserini") is None:
+        return "Pyserini is not installed"
     try:
-        import pyserini  # noqa: F401
-
         find_java()
-    except (ImportError, ValueError) as error:
+    except ValueError as error:
         return str(error)
     return None
 
 
-LUCENE = pytest.param("lucene", marks=pytest.mark.skipif(bool(why_no_lucene()), reason=str(why_no_lucene())))
+# Each Java runs for seconds, in which a compiler that optimises well only costs time.
+os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+REASON = why_no_lucene()
+needs_lucene = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+LUCENE = pytest.param("lucene", marks=needs_lucene)
 ENGINES = [LUCENE, "bm25s"]

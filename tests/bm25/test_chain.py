@@ -48,9 +48,10 @@ def test_strange_ids():
         greedy_chain(np.array([[1], [2]], np.int32))
 
 
-def test_a_million_segments():
-    """Whose neighbours are all taken soon: what is unused must not be looked for from the beginning."""
-    found = np.tile(np.arange(10, dtype=np.int32), (1_000_000, 1))
+def test_time_is_linear():
+    """In segments whose neighbours are all taken soon: what is unused must not be looked for from the
+    beginning, which would take an hour."""
+    found = np.tile(np.arange(10, dtype=np.int32), (200_000, 1))
     chain = greedy_chain(found)
-    assert len(chain.order) == 1_000_000
+    assert len(chain.order) == 200_000
     assert chain.steps_to_neighbors <= 10

@@ -9,9 +9,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from trime_fairseq.bm25 import build_index, open_index
+from trime_fairseq.bm25 import build_index, default_engine, open_index
 from trime_fairseq.bm25.engines.base import K1, B
 from trime_fairseq.bm25.engines.java import use_java
+from trime_fairseq.cli.bm25 import main
 
 from .small import ENGINES, LUCENE, segments_of
 
@@ -50,17 +51,19 @@ def opened(tmp_path):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("threads", [1, 2])
-def test_scores_by_formula(opened, engine, threads):
+def test_scores_by_formula(opened, engine):
     draw = random.Random(1)
     # Up to 40 words Lucene stores the length exactly.
     texts = [" ".join(draw.choices(WORDS, k=draw.randint(3, 40))) for _ in range(40)]
     expected = by_formula(texts, texts)
-    ids, scores = opened(engine, texts, threads).search(texts, 15)
-    assert ids.dtype == np.int32
-    assert scores.dtype == np.float32
-    np.testing.assert_allclose(scores, -np.sort(-expected, axis=1)[:, :15], rtol=1e-4)
-    np.testing.assert_allclose(scores, np.take_along_axis(expected, ids.astype(int), axis=1), rtol=1e-4)
+    for threads in (1, 2):
+        searcher = opened(engine, texts, threads)
+        assert searcher.engine == engine
+        ids, scores = searcher.search(texts, 15)
+        assert ids.dtype == np.int32
+        assert scores.dtype == np.float32
+        np.testing.assert_allclose(scores, -np.sort(-expected, axis=1)[:, :15], rtol=1e-4)
+        np.testing.assert_allclose(scores, np.take_along_axis(expected, ids.astype(int), axis=1), rtol=1e-4)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -104,6 +107,23 @@ def test_index_is_kept_and_checked(tmp_path, engine, caplog):
     (folder / "trime.info").unlink()
     with pytest.raises(ValueError, match="index of 2 segments, but|is no index of Lucene"):
         open_index(str(folder), segments_of(tmp_path, ["alpha"]))
+
+
+def test_default_engine(tmp_path, monkeypatch, capsys):
+    """lucene where Pyserini is installed, which is not imported to find out."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "pyserini")
+    assert default_engine() == "lucene"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    segments = segments_of(tmp_path, ["alpha beta", "beta"])
+    command = ["index", "--segments-path", segments.path, "--index-path", str(tmp_path / "index")]
+    assert main(command) == 0
+    assert (
+        "engine bm25s, because Pyserini is not installed; "
+        '--engine lucene needs pip install "trime_fairseq[lucene]"' in capsys.readouterr().out
+    )
+    build_index(segments, str(tmp_path / "index"), "bm25s")  # it is there
+    with pytest.raises(ValueError, match="`engine` other is not one of bm25s, lucene"):
+        build_index(segments, str(tmp_path / "other"), "other")
 
 
 @pytest.mark.parametrize("engine", [LUCENE])

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from trime_fairseq.bm25 import java
+from trime_fairseq.bm25.engines import java
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_an_unsuitable_choice_is_passed_over(install, monkeypatch):
 
 
 def test_none_that_will_do(install):
-    with pytest.raises(ValueError, match="needs Java 21 or later .*install a JDK.*--engine bm25s"):
+    with pytest.raises(ValueError, match="needs Java 21 or later .*install a JDK.*`engine` bm25s"):
         java.find_java()
     install("old", "1.8.0_392")
     install("trimmed", "24.0.1", modules="java.sql")

@@ -50,7 +50,7 @@ def test_files(tmp_path):
 @pytest.mark.parametrize("content", ["[0, 1, 1]", "[0, 1]", "[0, 1, 3]", "{}", "[0", '["a", "b", "c"]'])
 def test_lists_that_are_none(tmp_path, content):
     (tmp_path / "b.json").write_text(content)
-    with pytest.raises(ValueError, match="--batch_file .*b.json"):
+    with pytest.raises(ValueError, match="`batch_file` .*b.json"):
         read_list(str(tmp_path / "b.json"), segments_of(tmp_path, ["a", "b", "c"]))
 
 

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from trime_fairseq.bm25 import Results, greedy_chain, search_segments, write_batches
+from trime_fairseq.bm25 import SearchResults, greedy_chain, search_segments, write_batches
 from trime_fairseq.bm25.batches import BatchesInfo, order_hash
 from trime_fairseq.bm25.engines.base import no_hits
 from trime_fairseq.data.predefined import read_predefined
@@ -17,6 +17,8 @@ N, K = 23, 3
 
 class Numbers:
     """Finds the numbers next to that of the query, itself among them; for 5 others, for 7 only itself."""
+
+    engine = "numbers"
 
     def __init__(self):
         self.asked = []
@@ -48,7 +50,7 @@ def segments(tmp_path):
 
 def search(segments, folder, searcher=None, **settings):
     settings = {"k": K, "piece": 4, "at_once": 3, **settings}
-    return search_segments(segments, searcher or Numbers(), "numbers", str(folder), **settings)
+    return search_segments(segments, searcher or Numbers(), str(folder), **settings)
 
 
 def test_never_itself(tmp_path, segments):
@@ -65,14 +67,14 @@ def test_shards_in_any_order(tmp_path, segments):
     asked = []
     for shard in (2, 0):
         searcher = Numbers()
-        search(segments, tmp_path / "r", searcher, shard=shard, num_shards=3)
+        search(segments, tmp_path / "r", searcher, shard_id=shard, num_shards=3)
         asked += searcher.asked
     with pytest.raises(
-        ValueError, match=r"2 of 6 pieces are missing, .* segment 8: .*--num_shards 3 --shard_id 1$"
+        ValueError, match=r"2 of 6 pieces are missing, .* segment 8: .*`num_shards` 3 `shard_id` 1$"
     ):
-        Results.open(str(tmp_path / "r")).read()
+        SearchResults.open(str(tmp_path / "r")).read()
     with pytest.raises(ValueError, match="pieces are missing"):
-        write_batches(Results.open(str(tmp_path / "r")), str(tmp_path / "batches.json"))
+        write_batches(SearchResults.open(str(tmp_path / "r")), str(tmp_path / "batches.json"))
     assert not (tmp_path / "batches.json").exists()
     # Another division of the work finds what is there.
     searcher = Numbers()
@@ -107,7 +109,7 @@ def test_other_results_in_the_folder(tmp_path, segments):
     with pytest.raises(ValueError, match="text_hash"):
         search(segments_of(tmp_path, ["0", "1"]), tmp_path / "r")
     with pytest.raises(ValueError, match="run trime-bm25 search"):
-        Results.open(str(tmp_path))
+        SearchResults.open(str(tmp_path))
 
 
 def test_damaged_piece(tmp_path, segments):
@@ -120,10 +122,10 @@ def test_damaged_piece(tmp_path, segments):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"k": 0}, "--k must be positive"),
-        ({"num_shards": 0}, "--num_shards must be positive"),
-        ({"num_shards": 2, "shard": 2}, "--shard_id 2 is not one of the --num_shards 2: 0 to 1"),
-        ({"piece": 0}, "--piece must be positive"),
+        ({"k": 0}, "`k` must be positive"),
+        ({"num_shards": 0}, "`num_shards` must be positive"),
+        ({"num_shards": 2, "shard_id": 2}, "`shard_id` 2 is not one of the `num_shards` 2: 0 to 1"),
+        ({"piece": 0}, "`piece` must be positive"),
     ],
 )
 def test_impossible_numbers(tmp_path, segments, settings, message):

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from trime_fairseq.bm25 import SegmentsInfo, read_segments
-from trime_fairseq.bm25.segments import INFO
 
 from .small import write
 
@@ -58,6 +57,6 @@ def test_description_of_another_file(tmp_path):
     SegmentsInfo(2, "another", None, None, None).write(path)
     with pytest.raises(ValueError, match="is not the file that"):
         read_segments(path)
-    (tmp_path / f"s.json{INFO}").write_text("{}")
+    (tmp_path / f"s.json{SegmentsInfo.suffix}").write_text("{}")
     with pytest.raises(ValueError, match="does not describe segments"):
         read_segments(path)

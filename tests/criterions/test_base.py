@@ -11,9 +11,7 @@ from tests import oracle
 from tests.commands import HALVES
 from tests.recorded import make_criterion
 from tests.small_models import build
-from trime_fairseq.criterions import base
-from trime_fairseq.criterions.base import TrimeCriterionConfig
-from trime_fairseq.criterions.trime_loss import TrimeLoss
+from trime_fairseq.criterions import TrimeCriterionConfig, TrimeLoss, base
 from trime_fairseq.models.representation import RepresentationTap
 
 

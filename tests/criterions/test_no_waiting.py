@@ -1,5 +1,7 @@
 """A criterion's step asks the device for no number: it runs on the meta device, where there are none."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from fairseq.modules import AdaptiveSoftmax
@@ -7,6 +9,7 @@ from fairseq.modules import AdaptiveSoftmax
 from tests.commands import HALF_ON_CPU
 from tests.recorded import CRITERIONS, RecordedModel, make_criterion, make_order
 from trime_fairseq.criterions import base, shared_memory
+from trime_fairseq.data.planned import BatchLayout
 from trime_fairseq.memory import linear_token_scores, token_softmax
 from trime_fairseq.memory.token_scores import _MOST_KEPT
 
@@ -25,7 +28,7 @@ def batch(device, dtype=torch.float32, adaptive=True):
         "target": target.to(device),
         "host_target": target.numpy(),
         "ntokens": 16,
-        "layout": {"lengths": (8, 8), "counts": (16,), "place": 0, "number": 0},
+        "layout": BatchLayout(lengths=(8, 8), counts=(16,), member=0, number=0),
     }
     return RecordedModel(features, representation, softmax), sample
 
@@ -87,13 +90,13 @@ def test_keys_travel_while_the_token_softmax_is_computed(monkeypatch):
 
     def start_gather(*args):
         events.append("start")
-        finish = start(*args)
+        gathered = start(*args)
 
-        def finished():
-            events.append("finish")
-            return finish()
+        def wait():
+            events.append("wait")
+            return gathered
 
-        return finished
+        return SimpleNamespace(wait=wait)
 
     def token_scores(*args):
         events.append("token softmax")
@@ -102,4 +105,4 @@ def test_keys_travel_while_the_token_softmax_is_computed(monkeypatch):
     monkeypatch.setattr(shared_memory, "start_gather", start_gather)
     monkeypatch.setattr(base, "token_scores", token_scores)
     step("trime_ext_loss", "cpu")
-    assert events == ["start", "token softmax", "finish"]
+    assert events == ["start", "token softmax", "wait"]

@@ -1,16 +1,12 @@
-"""Flags of the order of batches, the file of predefined batches, the export of segments."""
+"""Flags of the order of batches."""
 
-import json
 import logging
 
 import pytest
 
 from tests.recorded import make_criterion, make_order
-from tests.small_data import monolingual
 from trime_fairseq.criterions.trime_ext_loss import TrimeExtLoss
 from trime_fairseq.criterions.trime_long_loss import TrimeLongLoss, TrimeLongLossSameDevice
-from trime_fairseq.data.export import export_segments
-from trime_fairseq.data.predefined import read_predefined
 
 
 @pytest.mark.parametrize(
@@ -139,67 +135,3 @@ def test_draws_repeat_with_seed_update_and_batch():
     assert draws(2, [0]) != whole[:1]
     many = [criterion_draw for pair in draws(5, range(1000)) for criterion_draw in pair]
     assert sum(value < 0.9 for value in many) / 2000 == pytest.approx(0.9, abs=0.03)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("[0, 1, 2, 2]", "2 is listed 2 times and 3 not at all"),
-        ("[0, 1, 2, 4]", r"4 is not the id of a segment \(0 to 3\)"),
-        ("[0, 1, 2, -1]", "-1 is not the id of a segment"),
-        ("[0, 1, 2]", "lists 3 segments, but the training data has 4 at --tokens-per-sample 128"),
-        ("[0, 1, 2, 3, 4]", "lists 5 segments"),
-        ('["0", "1", "2", "3"]', "a JSON list of integers expected"),
-        ("[0.0, 1, 2, 3]", "a JSON list of integers expected"),
-        ("[true, 1, 2, 3]", "a JSON list of integers expected"),
-        ('{"0": 1}', "a JSON list of integers expected"),
-        ("[0, 1, 2, 3", "cannot be read as JSON"),
-    ],
-)
-def test_bad_predefined_batches(tmp_path, content, message):
-    path = tmp_path / "batches.json"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=message) as error:
-        read_predefined(str(path), 4, 128)
-    assert str(error.value).startswith(f"--predefined-batches {path}")
-
-
-def test_predefined_batches(tmp_path):
-    path = tmp_path / "batches.json"
-    path.write_text("[3, 0, 2, 1]")
-    assert read_predefined(str(path), 4, 128).tolist() == [3, 0, 2, 1]
-    with pytest.raises(ValueError, match="cannot be read"):
-        read_predefined(str(tmp_path / "missing"), 4, 128)
-
-
-def test_exported_segments(tmp_path, dictionary):
-    """Every segment in order, the words of its targets, no end-of-sentence symbols, words in any script."""
-    dictionary.symbols[12] = 'ä"\\'
-    segments = monolingual(dictionary, [5, 2, 3], 4, "none")
-    path = tmp_path / "segments.json"
-    export_segments(segments, dictionary, str(path))
-    found = json.loads(path.read_text(encoding="utf-8"))
-    assert [entry["id"] for entry in found] == ["0", "1", "2"]
-    words = {10: "g", 11: "h", 12: 'ä"\\', 13: "j", 15: "l", 17: "n", 18: "o"}
-    assert [entry["contents"] for entry in found] == [
-        " ".join(words[t] for t in segments[i]["target"].tolist() if t != dictionary.eos()) for i in range(3)
-    ]
-    assert sum(len(entry["contents"].split()) for entry in found) == 7
-    assert not list(tmp_path.glob("*.part"))
-
-
-def test_unfinished_export_does_not_bear_the_name(tmp_path, dictionary):
-    segments = monolingual(dictionary, [5, 2, 3], 4, "none")
-
-    class Broken:
-        def __len__(self):
-            return 3
-
-        def __getitem__(self, index):
-            if index == 2:
-                raise RuntimeError("out of order")
-            return segments[index]
-
-    with pytest.raises(RuntimeError):
-        export_segments(Broken(), dictionary, str(tmp_path / "segments.json"))
-    assert not (tmp_path / "segments.json").exists()

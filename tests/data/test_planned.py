@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from fairseq import utils
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.small_data import monolingual
 from trime_fairseq.data.order import planned_iterator
-from trime_fairseq.data.planned import deal_out
+from trime_fairseq.data.planned import BatchLayout, deal_out
 
 
 @pytest.fixture
@@ -128,25 +129,38 @@ def test_what_a_sample_holds(segments, dictionary):
         [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
     ]
     last = steps[0][3]
-    assert last["layout"] == {
-        "lengths": (4, 4, 2),
-        "counts": (12, 10),
-        "place": 1,
-        "number": 3,
-    }
-    assert steps[0][0]["layout"] == {
-        "lengths": (4, 4, 4),
-        "counts": (12, 12),
-        "place": 0,
-        "number": 0,
-    }
+    assert last["layout"] == BatchLayout(lengths=(4, 4, 2), counts=(12, 10), member=1, number=3)
+    assert (last["layout"].before, last["layout"].total) == (12, 22)
+    assert steps[0][0]["layout"] == BatchLayout(lengths=(4, 4, 4), counts=(12, 12), member=0, number=0)
+    assert steps[0][0]["layout"].before == 0
     assert last["ntokens"] == 10
 
     *_, empty = (next(iter(iterator.next_epoch_itr())) for iterator in iterators(segments, 8, 2))
-    assert empty["layout"] == {"lengths": (0,), "counts": (0, 0), "place": 1, "number": 7}
+    assert empty["layout"] == BatchLayout(lengths=(0,), counts=(0, 0), member=1, number=7)
     assert empty["ntokens"] == empty["nsentences"] == 0
     assert empty["target"].tolist() == [[dictionary.pad()]]
     assert not empty["net_input"]["src_tokens"].eq(dictionary.pad()).any()
+
+
+def test_layout_reaches_the_criterion_as_it_is(segments):
+    """Through a loader's workers, and through the copy of a sample to the device."""
+    plain, loaded = (
+        [batch["layout"] for batch in iterators(segments, 1, 1, num_workers=workers)[0].next_epoch_itr()]
+        for workers in (0, 2)
+    )
+    assert loaded == plain
+    assert [layout.number for layout in loaded] == [0, 1, 2, 3, 4, 5]
+    sample = {"layout": loaded[0], "target": torch.zeros(2)}
+    assert utils.apply_to_sample(torch.Tensor.double, sample)["layout"] is loaded[0]
+    assert utils.move_to_cuda({"layout": loaded[0]}, device="meta")["layout"] is loaded[0]
+
+
+def test_rows_of_padding_hold_no_tokens(segments):
+    """--pad-to-fixed-bsz"""
+    segments.pad_to_bsz = 4
+    sample = iterators(segments, 1, 1)[0].dataset[0]
+    assert sample["target"].shape == (4, 4)
+    assert sample["layout"].lengths == (4, 4, 0, 0)
 
 
 def test_begin_of_sentence_symbols_are_counted(dictionary):
@@ -154,8 +168,8 @@ def test_begin_of_sentence_symbols_are_counted(dictionary):
     segments.add_bos_token = True
     plan = iterators(segments, 1, 1, begins_with_bos=True, max_tokens=100)[0].dataset
     sample = plan[0]
-    assert sample["layout"]["counts"] == (sum(sample["layout"]["lengths"]),)
-    assert sample["layout"]["lengths"] == tuple(int(size) + 1 for size in segments.sizes)
+    assert sample["layout"].counts == (sum(sample["layout"].lengths),)
+    assert sample["layout"].lengths == tuple(int(size) + 1 for size in segments.sizes)
 
 
 def test_rows_are_bounded_by_batch_size_too(segments):

@@ -7,9 +7,8 @@ import torch
 
 from tests.commands import REFERENCE
 from tests.small_models import build
-from trime_fairseq.evaluation.config import MemorySettings
+from trime_fairseq.evaluation import EvaluationConfig, MemoryConfig
 from trime_fairseq.models.checkpoints import check_cutoffs, embedded_types, refuse_other_dictionary
-from trime_fairseq.tasks.config import TrimeLanguageModelingConfig, check_datastore_flags
 
 
 @pytest.mark.parametrize(
@@ -30,7 +29,7 @@ from trime_fairseq.tasks.config import TrimeLanguageModelingConfig, check_datast
 )
 def test_refused(flags, message):
     with pytest.raises(ValueError, match=message):
-        MemorySettings(**flags).check()
+        MemoryConfig(**flags).check()
 
 
 def test_accepted():
@@ -40,8 +39,8 @@ def test_accepted():
         {"use_local": True, "use_long": True, "mem_size": 1},
         {"use_local": True, "mode": "li", "cache_lmbda": 0.0},
     ]:
-        MemorySettings(**flags).check()
-    assert not MemorySettings(use_local=True, mode="lm").joint_memory
+        MemoryConfig(**flags).check()
+    assert not MemoryConfig(use_local=True, mode="lm").joint_memory
 
 
 def test_cutoffs_beyond_the_dictionary():
@@ -95,4 +94,4 @@ def test_published_checkpoint_loads_with_weights_only(tmp_path):
 )
 def test_datastore_flags_that_would_do_nothing(flags, message):
     with pytest.raises(ValueError, match=message):
-        check_datastore_flags(TrimeLanguageModelingConfig(**flags))
+        EvaluationConfig(**flags).check()

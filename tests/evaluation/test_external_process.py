@@ -78,9 +78,9 @@ def test_shards_of_separate_commands_and_of_processes_together(store, tmp_path):
 
 CHILD = """
 import sys
-import trime_fairseq.tasks
 from trime_fairseq.datastore.writer import StoreWriter
-from trime_fairseq.evaluation.eval_lm import Substitutes, run_eval_lm
+from trime_fairseq.evaluation import run_eval_lm
+from trime_fairseq.tasks.trime_language_modeling import TrimeLanguageModelingTask
 
 class Slow(StoreWriter):
     def write(self, *rows):
@@ -88,9 +88,11 @@ class Slow(StoreWriter):
         super().write(*rows)
         time.sleep(0.1)
 
-prefix = sys.argv[sys.argv.index("--dstore-mmap") + 1]
-sink = lambda manifest: Slow(prefix, manifest, 0, manifest.rows, note_every=0)
-run_eval_lm(sys.argv[1:], Substitutes(sink=sink))
+class Task(TrimeLanguageModelingTask):
+    def build_sink(self, manifest, begin, end, shard):
+        return Slow(self.config.dstore_mmap, manifest, begin, end, note_every=0)
+
+run_eval_lm(sys.argv[1:], Task)
 """
 
 

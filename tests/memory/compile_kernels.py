@@ -34,9 +34,9 @@ def compiled(kernel, dtype, architecture, stages):
         return "i32" if is_number else "fp32" if name == "scale" else "*fp32"
 
     signature = {name: type_of(name) for name in kernel.arg_names}
-    places = {name: (place,) for place, name in enumerate(kernel.arg_names)}
-    aligned = {places[name]: [["tt.divisibility", 16]] for name, kind in signature.items() if "*" in kind}
-    values = {places[name]: value for name, value in constants.items()}
+    index = {name: (number,) for number, name in enumerate(kernel.arg_names)}
+    aligned = {index[name]: [["tt.divisibility", 16]] for name, kind in signature.items() if "*" in kind}
+    values = {index[name]: value for name, value in constants.items()}
     source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=aligned)
     options = {"num_warps": 4, "num_stages": stages}
     return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from trime_fairseq.memory import autotune, memory_lse
+from trime_fairseq.memory.autograd import LseInputs
 from trime_fairseq.memory.chunked import chunked_lse
-from trime_fairseq.memory.problem import Inputs, Plan
 
 from .test_lse import random_problem
 
@@ -31,10 +31,10 @@ class Clock:
 def computing(milliseconds, compute=chunked_lse):
     calls = []
 
-    def timed(inputs, plan):
-        calls.append(plan)
+    def timed(inputs):
+        calls.append(inputs)
         Clock.now += milliseconds
-        return compute(inputs, plan)
+        return compute(inputs)
 
     return timed, calls
 
@@ -46,31 +46,30 @@ def problem(monkeypatch):
     monkeypatch.setattr(autotune, "_broken", set())
     found, _ = random_problem(1, 1, 30, 40, 8, types=4, dtype=torch.float32)
     found["queries"].requires_grad_()
-    inputs = Inputs(*(found[name] for name in ("queries", "keys", "query_targets", "key_tokens")))
-    return inputs, Plan(found["visibility"], found["scale"], (16, 16), (0, 40))
+    return LseInputs(**found, key_grad=(0, 40), tile_size=(16, 16))
 
 
-def choose(monkeypatch, problem, fused, chunked_ms=3.0):
+def choose(monkeypatch, problem, triton, chunked_ms=3.0):
     monkeypatch.setattr(autotune, "chunked_lse", computing(chunked_ms)[0])
-    return autotune.fused_if_faster(*problem, fused, problem[1]) is not None
+    return autotune.triton_if_faster(problem, triton) is not None
 
 
 @pytest.mark.parametrize(("milliseconds", "faster"), [(1.0, True), (2.9, False), (5.0, False)])
 def test_the_faster_one_is_chosen_and_remembered(monkeypatch, problem, milliseconds, faster):
-    fused, calls = computing(milliseconds)
-    assert choose(monkeypatch, problem, fused) == faster
+    triton, calls = computing(milliseconds)
+    assert choose(monkeypatch, problem, triton) == faster
     tried = len(calls)
-    assert choose(monkeypatch, problem, fused) == faster
+    assert choose(monkeypatch, problem, triton) == faster
     assert len(calls) == tried + (1 if faster else 0)
     # Not where no gradients are wanted: that is another question.
     with torch.no_grad():
-        choose(monkeypatch, problem, fused)
+        choose(monkeypatch, problem, triton)
     assert len(calls) > tried
 
 
 def test_wrong_results_are_not_used(monkeypatch, problem, caplog):
-    def wrong(inputs, plan):
-        every, positive = chunked_lse(inputs, plan)
+    def wrong(inputs):
+        every, positive = chunked_lse(inputs)
         return every * 1.01, positive
 
     with caplog.at_level(logging.WARNING):
@@ -79,9 +78,11 @@ def test_wrong_results_are_not_used(monkeypatch, problem, caplog):
 
 
 def test_wrong_gradients_are_not_used(monkeypatch, problem, caplog):
-    def wrong(inputs, plan):
-        every, positive = chunked_lse(Inputs(inputs[0] * 1.0, inputs[1].detach(), *inputs[2:]), plan)
-        return every + 0 * inputs[1].sum(), positive
+    def wrong(inputs):
+        every, positive = chunked_lse(
+            inputs._replace(queries=1.0 * inputs.queries, keys=inputs.keys.detach())
+        )
+        return every + 0 * inputs.keys.sum(), positive
 
     with caplog.at_level(logging.WARNING):
         assert not choose(monkeypatch, problem, computing(1.0, wrong)[0])
@@ -89,7 +90,7 @@ def test_wrong_gradients_are_not_used(monkeypatch, problem, caplog):
 
 
 def test_a_kernel_that_fails_is_not_used(monkeypatch, problem, caplog):
-    def fails(inputs, plan):
+    def fails(inputs):
         raise AssertionError("out of resource: shared memory")
 
     with caplog.at_level(logging.WARNING):
@@ -98,11 +99,11 @@ def test_a_kernel_that_fails_is_not_used(monkeypatch, problem, caplog):
 
 
 def test_a_kernel_that_fails_later_is_not_used_any_more(monkeypatch, problem, caplog):
-    fused, calls = computing(1.0)
-    assert choose(monkeypatch, problem, fused)
+    triton, calls = computing(1.0)
+    assert choose(monkeypatch, problem, triton)
 
-    def fails(inputs, plan):
-        calls.append(plan)
+    def fails(inputs):
+        calls.append(inputs)
         raise RuntimeError("a variant that does not compile")
 
     with caplog.at_level(logging.WARNING):
@@ -114,16 +115,15 @@ def test_a_kernel_that_fails_later_is_not_used_any_more(monkeypatch, problem, ca
 
 
 def test_a_batch_that_is_not_finite_decides_nothing(monkeypatch, problem):
-    inputs, plan = problem
-    spoilt = inputs._replace(queries=inputs.queries.detach().clone().fill_(math.nan).requires_grad_())
-    fused, _ = computing(1.0)
-    assert not choose(monkeypatch, (spoilt, plan), fused)
-    assert choose(monkeypatch, problem, fused)
+    spoilt = problem._replace(queries=problem.queries.detach().clone().fill_(math.nan).requires_grad_())
+    triton, _ = computing(1.0)
+    assert not choose(monkeypatch, spoilt, triton)
+    assert choose(monkeypatch, problem, triton)
 
 
 @pytest.mark.skipif(not autotune._OUT_OF_MEMORY, reason="before PyTorch 1.13 it has no error of its own")
 def test_no_room_for_the_trial_is_no_verdict(monkeypatch, problem, caplog):
-    def no_room(inputs, plan):
+    def no_room(inputs):
         raise torch.cuda.OutOfMemoryError("out of memory")
 
     assert not choose(monkeypatch, problem, no_room)

@@ -21,7 +21,7 @@ def test_tokens_travel_bit_by_bit(dtype):
 
 def test_alone_nothing_is_copied():
     keys, tokens = torch.randn(5, 3, requires_grad=True), torch.arange(5)
-    gathered = start_gather(keys, tokens, (5,), 0)()
+    gathered = start_gather(keys, tokens, (5,), 0).wait()
     assert gathered.keys is keys
     assert gathered.tokens is tokens
     assert gathered.key_grad is None

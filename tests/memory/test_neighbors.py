@@ -30,6 +30,7 @@ def example(queries=7, k=6, types=4, seed=0):
 def test_loops():
     scores, tokens, targets = example()
     every, positive = neighbor_lse(scores, tokens, targets, 0.3, (1, 4, 6))
+    assert every.shape == positive.shape == (3, 7)
     for size, all_lse, positive_lse in zip((1, 4, 6), every, positive):
         for i in range(len(targets)):
             near = [(0.3 * s, t) for s, t in zip(scores[i, :size].tolist(), tokens[i, :size].tolist())]
@@ -43,6 +44,19 @@ def test_interpolation_where_nothing_was_found():
     other = torch.tensor([0.1, 0.1]).log()
     result = interpolate(log_prob, other, 0.25, torch.tensor([True, False])).exp()
     assert result.tolist() == pytest.approx([0.75 * 0.5 + 0.25 * 0.1, 0.5])
+
+
+def test_interpolation_broadcasts():
+    """[temperatures, 1, N] with [ks, N], which exist or not for each token alike."""
+    log_prob, other = torch.rand(3, 1, 5).log(), torch.rand(2, 5).log()
+    exists = torch.tensor([True, False, True, True, False])
+    other[0, 1] = math.nan
+    result = interpolate(log_prob, other, 0.25, exists)
+    assert result.shape == (3, 2, 5)
+    for t in range(3):
+        for k in range(2):
+            assert torch.equal(result[t, k], interpolate(log_prob[t, 0], other[k], 0.25, exists))
+    torch.testing.assert_close(interpolate(other[:, :1], log_prob, 1.0, exists[:1]), log_prob.expand(3, 2, 5))
 
 
 @settings(max_examples=40, deadline=None)

@@ -13,13 +13,13 @@ HALVES = [torch.float16, torch.bfloat16]
 def rounded(monkeypatch):
     """Factors of half precision, sums of float32."""
 
-    def sums(first, second):
+    def product(first, second):
         assert first.dtype == second.dtype
         assert first.element_size() == 2
         return torch.bmm(first.float(), second.float())
 
-    monkeypatch.setattr(numerics, "_gives_its_sums", lambda device, dtype: dtype in HALVES)
-    monkeypatch.setattr(numerics, "_sums", sums)
+    monkeypatch.setattr(numerics, "_sums_in_float32", lambda device, dtype: dtype in HALVES)
+    monkeypatch.setattr(numerics, "_float32_product", product)
 
 
 def gradients(queries, keys, scale, impl, tile=(0, 0)):

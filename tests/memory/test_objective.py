@@ -17,12 +17,18 @@ from trime_fairseq.memory import (
     memory_mass,
     plain_token_scores,
     positive_share,
+    similarity_scale,
     token_scores,
+    token_softmax,
     trime_log_prob,
-    vocabulary,
 )
 
 rows = st.lists(st.floats(-30, 30), min_size=2, max_size=6)
+
+
+@pytest.mark.parametrize(("dimension", "temperature", "expected"), [(16, 1.0, 0.25), (64, 2.0, 0.0625)])
+def test_similarity_scale(dimension, temperature, expected):
+    assert similarity_scale(dimension, temperature) == expected
 
 
 @given(
@@ -104,7 +110,7 @@ def test_targets_on_the_host_change_nothing(softmax):
 @pytest.mark.parametrize("chunk", [1, 40, 10**6])
 def test_linear_scores_in_slices_of_the_vocabulary(monkeypatch, chunk, with_bias):
     monkeypatch.setattr(token_scores, "_MOST_KEPT", 0)
-    monkeypatch.setattr(vocabulary, "_CHUNK", chunk)
+    monkeypatch.setattr(token_softmax, "_CHUNK", chunk)
     inputs = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((7, 3), (19, 3))]
     inputs += [torch.randn(19, dtype=torch.float64, requires_grad=True)] if with_bias else [None]
     target = torch.tensor([0, 18, 3, 3, 7, 11, 5])
@@ -118,7 +124,7 @@ def test_linear_scores_in_slices_of_the_vocabulary(monkeypatch, chunk, with_bias
 def test_linear_scores_survive_a_loss_scale_in_half_precision(monkeypatch, dtype):
     """2**17 times a probability overflows float16, where the gradients themselves do not."""
     monkeypatch.setattr(token_scores, "_MOST_KEPT", 0)
-    monkeypatch.setattr(vocabulary, "_CHUNK", 64)
+    monkeypatch.setattr(token_softmax, "_CHUNK", 64)
     inputs = [(0.01 * torch.randn(*shape)).to(dtype).requires_grad_() for shape in ((9, 4), (30, 4))]
     exact = [tensor.detach().double().requires_grad_() for tensor in inputs]
     for features, weight in (inputs, exact):
@@ -133,7 +139,7 @@ def test_linear_scores_survive_a_loss_scale_in_half_precision(monkeypatch, dtype
 @pytest.mark.parametrize("chunk", [1, 100, 10**6])
 @pytest.mark.parametrize("adaptive", [True, False])
 def test_gradients_of_token_scores(monkeypatch, softmax, adaptive, chunk):
-    monkeypatch.setattr(vocabulary, "_CHUNK", chunk)
+    monkeypatch.setattr(token_softmax, "_CHUNK", chunk)
     features = torch.randn(7, 8, dtype=torch.float64, requires_grad=True)
     target = torch.tensor([0, 9, 11, 29, 31, 59, 12])
     projection = torch.randn(8, 60, dtype=torch.float64)

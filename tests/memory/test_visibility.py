@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trime_fairseq.memory import Visibility
-from trime_fairseq.memory.tiling import plan_blocks
+from trime_fairseq.memory.tiling import cut_into_blocks
 
 
 def seen(visibility, num_keys):
@@ -44,7 +44,7 @@ ROWS = st.tuples(
 )
 
 
-def places(width, lengths):
+def tokens_of(width, lengths):
     """(query, row, key) of each token of a padded batch, keys counted without padding."""
     tokens = [(row, t) for row, length in enumerate(lengths) for t in range(length)]
     return [(row * width + t, row, key) for key, (row, t) in enumerate(tokens)]
@@ -55,7 +55,7 @@ def places(width, lengths):
 def test_consecutive_sees_all_earlier_tokens_of_the_group(batch):
     (width, lengths), before, after = batch
     found = seen(Visibility.consecutive(width, tuple(lengths), before), before + sum(lengths) + after)
-    assert found == [[query, j] for query, _, key in places(width, lengths) for j in range(before + key)]
+    assert found == [[query, j] for query, _, key in tokens_of(width, lengths) for j in range(before + key)]
 
 
 @given(batch=ROWS, hide_own=st.booleans())
@@ -64,7 +64,7 @@ def test_all_segments_but_the_future_of_ones_own(batch, hide_own):
     (width, lengths), before, after = batch
     total = before + sum(lengths) + after
     visibility = Visibility.all_segments(width, tuple(lengths), before, total, hide_own)
-    tokens = places(width, lengths)
+    tokens = tokens_of(width, lengths)
     row_of = {before + key: row for _, row, key in tokens}
 
     def sees(row, key, j):
@@ -103,7 +103,7 @@ def test_tiles_cover_what_is_seen_and_mask_what_is_not(rows, num_keys, query_blo
     visible = ~visibility.dense(num_keys, torch.device("cpu"))
     covered = torch.zeros_like(visible, dtype=torch.int64)
     table = torch.tensor(rows).t().numpy()
-    blocks = plan_blocks(table, num_keys, query_block, key_block)
+    blocks = cut_into_blocks(table, num_keys, query_block, key_block)
     assert [block.begin for block in blocks] == [0, *[block.end for block in blocks[:-1]]]
     assert blocks[-1].end == len(rows)
     for block in blocks:

@@ -5,20 +5,18 @@
 
 import os
 
-import torch.distributed as dist
 from fairseq.criterions import register_criterion
 
 import trime_fairseq.tasks  # noqa: F401
-from trime_fairseq.criterions.trime_ext_loss import TrimeExtConfig, TrimeExtLoss
-from trime_fairseq.criterions.trime_long_loss import SharedMemoryConfig, TrimeLongLoss
+from trime_fairseq.criterions import SharedMemoryConfig, TrimeExtConfig, TrimeExtLoss, TrimeLongLoss
+from trime_fairseq.distributed import rank
 
 
 class Spy:
     def forward(self, model, sample, reduce=True):
         if self.training:
-            rank = dist.get_rank() if dist.is_initialized() else 0
             ids = [number for number in sample["id"].tolist() if number >= 0]
-            with open(f"{os.environ['SPY_FILE']}.{rank}", "a") as file:
+            with open(f"{os.environ['SPY_FILE']}.{rank()}", "a") as file:
                 print(self.task.update_num, self.task.epoch, *ids, file=file)
         return super().forward(model, sample, reduce)
 

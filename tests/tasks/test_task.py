@@ -1,17 +1,13 @@
 """Batches of an evaluation, as the task makes them."""
 
-import sys
-
 import numpy as np
 import pytest
 from fairseq.sequence_scorer import SequenceScorer
-from fairseq_cli import eval_lm
 
 from tests.commands import REFERENCE
-from trime_fairseq.tasks.trime_language_modeling import (
-    TrimeLanguageModelingConfig,
-    TrimeLanguageModelingTask,
-)
+from trime_fairseq.evaluation import MemoryScorer
+from trime_fairseq.tasks.config import TrimeLanguageModelingConfig
+from trime_fairseq.tasks.trime_language_modeling import TrimeLanguageModelingTask
 
 
 @pytest.fixture(scope="module")
@@ -63,22 +59,30 @@ def test_nothing_to_evaluate(task):
             task.args.tokens_per_sample = before
 
 
-def test_scorer_of_the_next_evaluation_only(task):
-    """The hook into fairseq-eval-lm is used once, and then gone."""
-    from trime_fairseq.evaluation.scorer import TrimeScorer
+def test_asking_for_batches_leaves_fairseq_as_it_is(task):
+    """The scorer of an evaluation is armed while its batches come, and no longer."""
+    stock = SequenceScorer.generate
+    batches = task.eval_lm_dataloader(task.dataset("valid"), context_window=96, max_positions=128)
+    assert SequenceScorer.generate is stock
+    coming = iter(batches)
+    next(coming)
+    assert SequenceScorer.generate is not stock
+    coming.close()
+    assert SequenceScorer.generate is stock
 
-    stock = eval_lm.SequenceScorer
-    task.eval_lm_dataloader(task.dataset("valid"), context_window=96, max_positions=128)
-    assert isinstance(eval_lm.SequenceScorer(task.target_dictionary, 0), TrimeScorer)
-    assert eval_lm.SequenceScorer is stock
 
-
-def test_the_scorer_of_other_programs_is_theirs(task, monkeypatch):
-    """A script that imported fairseq's scorer by its name and evaluates with this task, as benchmarks do."""
-    monkeypatch.setattr(sys.modules["__main__"], "SequenceScorer", SequenceScorer, raising=False)
-    task.eval_lm_dataloader(task.dataset("valid"), context_window=96, max_positions=128)
-    assert sys.modules["__main__"].SequenceScorer is SequenceScorer
-    assert eval_lm.SequenceScorer(task.target_dictionary, 0) is not None  # used up
+def test_batches_of_an_evaluation_are_scored_by_its_scorer_and_others_by_fairseqs(task, monkeypatch):
+    """While an evaluation runs, too: benchmarks and tests score batches of their own beside it."""
+    calls = []
+    monkeypatch.setattr(MemoryScorer, "generate", lambda self, *arguments: calls.append((self, *arguments)))
+    monkeypatch.setattr(SequenceScorer, "generate", lambda *arguments: calls.append(arguments))
+    scorer = SequenceScorer(task.target_dictionary, softmax_batch=7)
+    batches = task.eval_lm_dataloader(task.dataset("valid"), context_window=96, max_positions=128)
+    for batch in batches:
+        scorer.generate([], batch)
+        scorer.generate([], {"net_input": None})
+        break
+    assert calls == [(batches.scorer, [], batch, 7), (scorer, [], {"net_input": None})]
 
 
 def test_one_process_validates_what_several_trained(task, monkeypatch, caplog):

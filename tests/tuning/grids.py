@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
-from trime_fairseq.evaluation.config import MemorySettings
+from trime_fairseq.evaluation import MemoryConfig
 from trime_fairseq.tuning import Axes
 
 NONE = (None,)
 KS, TEMPS, INTERP_TEMPS, LMBDAS = (1, 2, 5), (0.7, 1.3), (0.5, 2.0), (0.0, 0.25, 0.6)
 
-EXTERNAL = MemorySettings(use_external=True, softmax_temp=1.3, k=5)
+EXTERNAL = MemoryConfig(use_external=True, softmax_temp=1.3, k=5)
 CASES = {
     "joint": (Axes(TEMPS, NONE, KS, NONE, NONE), EXTERNAL),
     "interpolated": (
@@ -17,7 +17,7 @@ CASES = {
     ),
     "knnlm": (
         Axes(TEMPS, NONE, KS, NONE, LMBDAS),
-        MemorySettings(knnlm=True, softmax_temp=1.3, k=5, lmbda=0.25),
+        MemoryConfig(knnlm=True, softmax_temp=1.3, k=5, lmbda=0.25),
     ),
 }
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from trime_fairseq.datastore.retriever import Neighbors
-from trime_fairseq.evaluation.memory_scores import Batch, PrecedingText
-from trime_fairseq.evaluation.result import Totals
+from trime_fairseq.evaluation.memory_scores import EvaluatedBatch, PrecedingText
 from trime_fairseq.tuning import Axes, GridScorer
 from trime_fairseq.tuning.report import rank
 
@@ -30,21 +29,24 @@ def neighbors():
     return Neighbors(scores, tokens, tokens)
 
 
+def batch_of(queries, targets, ids=(0, 1)):
+    """Of which every position is evaluated."""
+    spans = [(0, count) for count in LENGTHS]
+    return EvaluatedBatch(torch.zeros(2, 4), ids, spans, queries, queries, targets)
+
+
 def summed(axes, settings, at_once=0, skip_bos=False, batches=1):
     """What a scorer sums over batches: the grid, and its settings' own total."""
     torch.manual_seed(2)
     token_lse, target_logit = torch.randn(TOKENS) + 4, torch.randn(TOKENS)
     targets = torch.tensor([0, 1, 2, 0, 1, 2, 0])
-    totals = Totals()
-    scorer = GridScorer(axes, settings, totals, pad=1, skip_bos=skip_bos, at_once=at_once)
-    queries = torch.randn(TOKENS, DIM)
-    batch = Batch({}, queries, torch.arange(TOKENS), queries, targets)
-    scorer._lengths = LENGTHS
+    scorer = GridScorer(axes, settings, pad=1, skip_bos=skip_bos, at_once=at_once)
+    batch = batch_of(torch.randn(TOKENS, DIM), targets)
     for _ in range(batches):
-        memories = scorer._memories(batch, neighbors())
-        parts = scorer._combine(token_lse, target_logit, memories)
-        scorer._add_to_totals(*parts, LENGTHS)
-    return scorer.nll(), totals.finish(), (token_lse.tolist(), target_logit.tolist(), targets.tolist())
+        scores = scorer._score_memories(batch, neighbors())
+        mixture = scorer._combine(token_lse, target_logit, *scores, scorer._counted(LENGTHS))
+        scorer._add_to_totals(mixture, target_logit - token_lse, LENGTHS)
+    return scorer.nll(), scorer.totals.finish(), (token_lse.tolist(), target_logit.tolist(), targets.tolist())
 
 
 def by_loops(axes, tokens, token_lse, target_logit, targets, knnlm=False):
@@ -83,7 +85,7 @@ def test_sums_of_a_grid_by_loops(case, skip_bos, at_once):
     torch.testing.assert_close(nll, expected, rtol=1e-6, atol=0)
     # What fairseq reports is the point of the settings.
     assert own.tokens == len(tokens)
-    assert own.nll == pytest.approx(expected[axes.position(settings)].item(), rel=1e-6)
+    assert own.nll_nats == pytest.approx(expected[axes.position(settings)].item(), rel=1e-6)
 
 
 def test_batches_add_up():
@@ -105,15 +107,15 @@ def test_a_memory_of_size_0_says_nothing_and_leaves_the_others_as_they_are():
     grid, single = PrecedingText((0, 4)), PrecedingText((4,))
     for ids in ([0, 1], [2, 3]):
         queries, targets = torch.randn(TOKENS, DIM), torch.randint(0, 3, (TOKENS,))
-        sample = {"sample_ids": ids, "spans": [(0, count) for count in LENGTHS]}
-        batch = Batch(sample, queries, torch.arange(TOKENS), queries, targets)
+        batch = batch_of(queries, targets, ids)
         found, expected = grid.read_and_add(batch, TEMPS), single.read_and_add(batch, TEMPS)
-        for (nothing, four), (alone,) in zip(found, expected):
-            assert all(torch.isneginf(sums).all() for sums in nothing)
-            torch.testing.assert_close(four, alone)
-    assert torch.isfinite(alone[0]).all()
+        for both, alone in zip(found, expected):
+            assert both.shape == (len(TEMPS), 2, 1, TOKENS)
+            assert torch.isneginf(both[:, 0]).all()
+            torch.testing.assert_close(both[:, 1:], alone)
+    assert torch.isfinite(expected.all_lse).all()
 
 
 def test_settings_off_the_grid_are_refused():
     with pytest.raises(ValueError, match=r"--k 7 is not in the grid"):
-        GridScorer(CASES["joint"][0], replace(EXTERNAL, k=7), Totals(), pad=1)
+        GridScorer(CASES["joint"][0], replace(EXTERNAL, k=7), pad=1)

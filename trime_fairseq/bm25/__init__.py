@@ -2,23 +2,25 @@
 
 Segments exported with ``--output-segments-to-file`` are indexed (:func:`build_index`), searched for their
 neighbours (:func:`search_segments`), chained (:func:`greedy_chain`) and written as a list of ids
-(:func:`write_batches`). Nothing here but the export uses fairseq.
+(:func:`write_batches`). Works without fairseq and PyTorch.
 """
 
 from .batches import BatchesInfo, write_batches
 from .chain import Chain, greedy_chain
+from .engines import default_engine
 from .index import build_index, open_index
-from .results import Results
+from .results import SearchResults
 from .search import search_segments
 from .segments import Segments, SegmentsInfo, read_segments
 
 __all__ = [
     "BatchesInfo",
     "Chain",
-    "Results",
+    "SearchResults",
     "Segments",
     "SegmentsInfo",
     "build_index",
+    "default_engine",
     "greedy_chain",
     "open_index",
     "read_segments",

@@ -1,18 +1,19 @@
 """The list of segment ids for ``--predefined-batches``, and the file beside it that describes it."""
 
 import os
-from dataclasses import dataclass, fields
-from typing import Iterable, Optional
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
 
 from ..files import text_hash, write_json
 from .chain import greedy_chain
-from .results import Results
-from .segments import INFO, SegmentsInfo
+from .results import SearchResults
+from .segments import SegmentsInfo
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchesInfo(SegmentsInfo):
-    """What a list of predefined batches is of.
+    """Provenance of a list of predefined batches.
 
     Attributes:
         order_hash: SHA-256 of the list, its ids separated by commas.
@@ -20,23 +21,13 @@ class BatchesInfo(SegmentsInfo):
         neighbor_share: share of the steps from a segment to one of its ``k`` neighbours.
     """
 
+    otherwise: ClassVar[str] = "does not describe predefined batches: make them again"
+
     order_hash: str
     engine: str
     k: int
     seed: int
     neighbor_share: float
-
-    @classmethod
-    def read(cls, batch_file: str) -> Optional["BatchesInfo"]:
-        """None for a list without one.
-
-        Raises:
-            ValueError: for a file that is none.
-        """
-        path = batch_file + INFO
-        if not os.path.exists(path):
-            return None
-        return cls.load(path, "does not describe predefined batches: make them again")
 
 
 def order_hash(order: Iterable[int]) -> str:
@@ -44,15 +35,15 @@ def order_hash(order: Iterable[int]) -> str:
     return text_hash(",".join(map(str, order)))
 
 
-def write_batches(results: Results, batch_file: str, seed: int = 1) -> BatchesInfo:
+def write_batches(results: SearchResults, batch_file: str, seed: int = 1) -> BatchesInfo:
     """Chains all segments of complete results and writes the list, if it is not there already.
 
     Raises:
         ValueError: if results are missing.
     """
     chain = greedy_chain(results.read()[0], seed)
-    info = BatchesInfo(
-        **{field.name: getattr(results.info, field.name) for field in fields(SegmentsInfo)},
+    info = BatchesInfo.made_from(
+        results.info,
         order_hash=order_hash(chain.order.tolist()),
         engine=results.info.engine,
         k=results.info.k,

@@ -38,7 +38,7 @@ def greedy_chain(neighbors: NDArray[np.int32], seed: int = 1) -> Chain:
         ValueError: for ids of no segment, or a negative seed.
     """
     if seed < 0:
-        raise ValueError(f"--seed must not be negative: {seed}")
+        raise ValueError(f"`seed` must not be negative: {seed}")
     count = len(neighbors)
     if neighbors.size and not NONE <= neighbors.min() <= neighbors.max() < count:
         raise ValueError(f"neighbours must be ids from 0 to {count - 1}: search again")

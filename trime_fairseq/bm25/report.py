@@ -8,13 +8,14 @@ import json
 import os
 from array import array
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, Iterable, List, Optional, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import write_json
+from ..files import whole_file, write_json
 from .batches import BatchesInfo
 from .engines.base import need
 from .engines.bm25s import index_of, tokenized
@@ -42,15 +43,15 @@ def read_list(batch_file: str, segments: Segments) -> NDArray[np.int64]:
         with open(batch_file, encoding="utf-8") as file:
             order = np.asarray(json.load(file), dtype=np.int64)
     except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"--batch_file {batch_file} cannot be read as a list of ids: {error}") from error
+        raise ValueError(f"`batch_file` {batch_file} cannot be read as a list of ids: {error}") from error
     count = len(segments.texts)
     if not np.array_equal(np.sort(order), np.arange(count)):
-        raise ValueError(f"--batch_file {batch_file} does not hold each of the {count:,} segments once")
+        raise ValueError(f"`batch_file` {batch_file} does not hold each of the {count:,} segments once")
     info = BatchesInfo.read(batch_file)
-    different = segments.info.conflicts(info) if info else None
+    different = segments.info.differences(info, unknown_differs=False) if info else None
     if different:
         raise ValueError(
-            f"--batch_file {batch_file} was made of other segments than {segments.path} "
+            f"`batch_file` {batch_file} was made of other segments than {segments.path} "
             f"(here / there: {different})"
         )
     return order
@@ -58,7 +59,7 @@ def read_list(batch_file: str, segments: Segments) -> NDArray[np.int64]:
 
 def compare(
     segments: Segments, order: NDArray[np.int64], rare: int = 200, seed: int = 1
-) -> Dict[str, Similarity]:
+) -> dict[str, Similarity]:
     """Similarity of consecutive segments of a list, of the text, and of a random order.
 
     Args:
@@ -71,7 +72,7 @@ def compare(
     """
     need("matplotlib", "matplotlib")  # rather now than after minutes
     if len(segments.texts) < 2:
-        raise ValueError(f"--segments_path {segments.path} holds one segment, which has no neighbour")
+        raise ValueError(f"`segments_path` {segments.path} holds one segment, which has no neighbour")
     measures = _Measures(segments.texts, rare)
     shuffled = np.random.default_rng(seed).permutation(len(order))
     orders = {"list": order, "text": np.arange(len(order)), "random": shuffled}
@@ -79,7 +80,7 @@ def compare(
 
 
 class _Measures:
-    def __init__(self, texts: List[str], rare: int) -> None:
+    def __init__(self, texts: list[str], rare: int) -> None:
         sparse = need("scipy.sparse", "scipy")
         words = tokenized(texts)
         index = index_of(words)
@@ -88,7 +89,7 @@ class _Measures:
         self._weights = weights.tocsr()
         self._counts = _counts(words, index.vocab_dict, shape[1])
         del words
-        vocabulary: Dict[str, int] = {}
+        vocabulary: dict[str, int] = {}
         counts = _counts((text.split() for text in texts), vocabulary)
         occurrences = np.asarray(counts.sum(axis=0)).ravel()
         self._rare = (counts[:, occurrences < rare] > 0).astype(np.float32)
@@ -104,7 +105,7 @@ class _Measures:
         return Similarity(np.asarray(bm25, dtype=np.float64).ravel(), overlap)
 
 
-def _counts(texts: Iterable[Sequence[str]], vocabulary: Dict[str, int], width: Optional[int] = None) -> Any:
+def _counts(texts: Iterable[Sequence[str]], vocabulary: dict[str, int], width: int | None = None) -> Any:
     """Occurrences of words, a sparse matrix [texts, width]. Without a ``width`` the vocabulary grows by the
     words it lacks; with one they are left out."""
     columns, values, ends = array("i"), array("f"), [0]
@@ -123,7 +124,7 @@ def _counts(texts: Iterable[Sequence[str]], vocabulary: Dict[str, int], width: O
     )
 
 
-def table(similarities: Dict[str, Similarity]) -> str:
+def table(similarities: dict[str, Similarity]) -> str:
     """Means, and how many times those of a random order."""
     lines = [
         "| order | BM25 score | times random | overlap of rare words | times random |",
@@ -143,9 +144,9 @@ def _ratio(mine: Floats, others: Floats) -> float:
     return float(mine.mean() / others.mean()) if others.mean() else float("inf")
 
 
-def write_report(similarities: Dict[str, Similarity], folder: str, **facts: Any) -> None:
+def write_report(similarities: dict[str, Similarity], folder: str, **facts: Any) -> None:
     """``report.json``: facts, means and quartiles; ``report.png``: histograms of the overlap."""
-    content: Dict[str, Any] = dict(facts)
+    content: dict[str, Any] = dict(facts)
     for name, of in similarities.items():
         content[name] = {
             measure: {
@@ -159,11 +160,9 @@ def write_report(similarities: Dict[str, Similarity], folder: str, **facts: Any)
     _draw(similarities, os.path.join(folder, "report.png"))
 
 
-def _draw(similarities: Dict[str, Similarity], path: str) -> None:
-    need("matplotlib", "matplotlib").use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6.4, 3.6))
+def _draw(similarities: dict[str, Similarity], path: str) -> None:
+    figure = need("matplotlib.figure", "matplotlib").Figure(figsize=(6.4, 3.6))
+    axes = figure.subplots()
     high = max(float(np.quantile(of.overlap, 0.99)) for of in similarities.values()) or 1.0
     for label, name in ORDERS.items():
         overlap = np.minimum(similarities[name].overlap, high)
@@ -172,5 +171,5 @@ def _draw(similarities: Dict[str, Similarity], path: str) -> None:
     axes.set_ylabel("segments")
     axes.legend()
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    with whole_file(path, "wb") as file:
+        figure.savefig(file, dpi=120, format="png")

@@ -5,17 +5,16 @@ RESULTS/neighbors-00001000.npz    of segments 1,000 and following: ids int32 and
 """
 
 import os
-from dataclasses import dataclass, fields
-from typing import Iterator, List, Tuple
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import Differences, Positive, whole_file
+from ..files import Positive, whole_file
 from .segments import SegmentsInfo
-
-INFO = "search.info"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,17 +27,16 @@ class SearchInfo(SegmentsInfo):
         num_shards: into how many commands the latest search was divided; pieces do not depend on it.
     """
 
+    suffix: ClassVar[str] = "/search.info"
+    otherwise: ClassVar[str] = "does not describe the results of a search: is the folder right?"
+
     engine: str
     k: Positive
     piece: Positive
     num_shards: Positive
 
-    def other_results(self, other: "SearchInfo") -> Differences:
-        """Fields that make other results."""
-        return self.differences(other, [of.name for of in fields(self) if of.name != "num_shards"])
 
-
-class Results:
+class SearchResults:
     """A folder of results.
 
     Attributes:
@@ -49,52 +47,52 @@ class Results:
         self.folder, self.info = folder, info
 
     @classmethod
-    def open(cls, folder: str) -> "Results":
+    def open(cls, results_path: str) -> "SearchResults":
         """Raises ValueError if there are none."""
-        path = os.path.join(folder, INFO)
-        if not os.path.exists(path):
-            raise ValueError(f"--results_path {folder} holds no results: run trime-bm25 search")
-        otherwise = "does not describe the results of a search: is the folder right?"
-        return cls(folder, SearchInfo.load(path, otherwise))
+        info = SearchInfo.read(results_path)
+        if info is None:
+            raise ValueError(f"`results_path` {results_path} holds no results: run trime-bm25 search")
+        return cls(results_path, info)
 
     @classmethod
-    def create(cls, folder: str, info: SearchInfo) -> "Results":
-        """To be filled, or continued.
+    def create(cls, results_path: str, info: SearchInfo) -> "SearchResults":
+        """Results to be filled, or continued.
 
         Raises:
             ValueError: if the folder holds results of another search.
         """
-        path = os.path.join(folder, INFO)
-        if os.path.exists(path):
-            different = cls.open(folder).info.other_results(info)
+        there = SearchInfo.read(results_path)
+        if there is not None:
+            different = replace(there, num_shards=info.num_shards).differences(info)
             if different:
                 raise ValueError(
-                    f"--results_path {folder} holds results of another search (there / here: {different}): "
-                    "remove it, or choose another folder"
+                    f"`results_path` {results_path} holds results of another search (there / here: "
+                    f"{different}): remove it, or choose another folder"
                 )
-        info.save(path)
-        return cls(folder, info)
+        info.write(results_path)
+        return cls(results_path, info)
 
-    def pieces(self, shard: int = 0, num_shards: int = 1) -> Iterator[Tuple[int, int]]:
+    def pieces(self, shard_id: int = 0, num_shards: int = 1) -> Iterator[tuple[int, int]]:
         """First and last segment + 1 of the pieces of a shard, which are consecutive."""
         starts = range(0, self.info.segments, self.info.piece)
-        begin, end = (len(starts) * number // num_shards for number in (shard, shard + 1))
+        begin, end = (len(starts) * number // num_shards for number in (shard_id, shard_id + 1))
         for start in starts[begin:end]:
             yield start, min(start + self.info.piece, self.info.segments)
 
     def has(self, begin: int) -> bool:
+        """Whether the piece whose first segment is ``begin`` is there."""
         return os.path.exists(self._path(begin))
 
-    def missing(self) -> List[int]:
+    def missing(self) -> list[int]:
         """First segments of the pieces that are not there."""
         return [begin for begin, _ in self.pieces() if not self.has(begin)]
 
     def write(self, begin: int, ids: NDArray[np.int32], scores: NDArray[np.float32]) -> None:
-        """A piece; its file is there as a whole or not at all."""
+        """Writes a piece, whose file is there as a whole or not at all."""
         with whole_file(self._path(begin), "wb") as file:
             np.savez(file, ids=ids, scores=scores)
 
-    def read(self) -> Tuple[NDArray[np.int32], NDArray[np.float32]]:
+    def read(self) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Ids int32 [segments, k] and scores float32 [segments, k] of all neighbours, best first; -1 and 0
         beyond the last.
 
@@ -104,7 +102,7 @@ class Results:
         pieces, missing = list(self.pieces()), self.missing()
         if missing:
             raise ValueError(
-                f"--results_path {self.folder}: {len(missing)} of {len(pieces)} pieces are missing, "
+                f"`results_path` {self.folder}: {len(missing)} of {len(pieces)} pieces are missing, "
                 f"the first of segment {missing[0]:,}: {self._mend(missing)}"
             )
         shape = (self.info.segments, self.info.k)
@@ -120,15 +118,16 @@ class Results:
                 raise ValueError(message) from error
         return ids, scores
 
-    def _mend(self, missing: List[int]) -> str:
+    def _mend(self, missing: list[int]) -> str:
+        count = self.info.num_shards
+        if count == 1:
+            return "run trime-bm25 search again, it continues"
         shards = [
             str(shard)
-            for shard in range(self.info.num_shards)
-            if {begin for begin, _ in self.pieces(shard, self.info.num_shards)} & set(missing)
+            for shard in range(count)
+            if {begin for begin, _ in self.pieces(shard, count)} & set(missing)
         ]
-        if self.info.num_shards == 1:
-            return "run trime-bm25 search again, it continues"
-        return f"run trime-bm25 search --num_shards {self.info.num_shards} --shard_id {', '.join(shards)}"
+        return f"run trime-bm25 search with `num_shards` {count} `shard_id` {', '.join(shards)}"
 
     def _path(self, begin: int) -> str:
         return os.path.join(self.folder, f"neighbors-{begin:08d}.npz")

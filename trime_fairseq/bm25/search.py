@@ -1,51 +1,47 @@
 """The neighbours of every segment."""
 
-from dataclasses import asdict
-from typing import List
-
 import numpy as np
 
 from .engines.base import NONE, Hits, Searcher, no_hits
 from .progress import progress_bar
-from .results import Results, SearchInfo
+from .results import SearchInfo, SearchResults
 from .segments import Segments
 
 
 def search_segments(
     segments: Segments,
     searcher: Searcher,
-    engine: str,
-    folder: str,
+    results_path: str,
     *,
     k: int = 50,
     at_once: int = 64,
-    shard: int = 0,
+    shard_id: int = 0,
     num_shards: int = 1,
     piece: int = 500,
-) -> Results:
+) -> SearchResults:
     """Writes the ``k`` best other segments of each segment into a folder; pieces that are there are kept.
 
     Args:
         segments: all of them, also with shards.
-        engine: the searcher's name, for the description.
         at_once: queries that go to the searcher together.
-        shard, num_shards: of consecutive pieces; all shards write into the same folder.
+        shard_id, num_shards: of consecutive pieces; all shards write into the same folder.
         piece: segments of a file, which is what a kill costs at most.
 
     Raises:
         ValueError: for impossible numbers, or if the folder holds results of another search.
     """
-    for flag, number in (("--k", k), ("--num_shards", num_shards), ("--piece", piece)):
+    for name, number in {"k": k, "num_shards": num_shards, "piece": piece}.items():
         if number < 1:
-            raise ValueError(f"{flag} must be positive, not {number}")
-    if not 0 <= shard < num_shards:
+            raise ValueError(f"`{name}` must be positive, not {number}")
+    if not 0 <= shard_id < num_shards:
         raise ValueError(
-            f"--shard_id {shard} is not one of the --num_shards {num_shards}: 0 to {num_shards - 1}"
+            f"`shard_id` {shard_id} is not one of the `num_shards` {num_shards}: 0 to {num_shards - 1}"
         )
-    of = asdict(segments.info)
-    info = SearchInfo(**of, engine=engine, k=k, piece=piece, num_shards=num_shards)
-    results = Results.create(folder, info)
-    pieces = list(results.pieces(shard, num_shards))
+    info = SearchInfo.made_from(
+        segments.info, engine=searcher.engine, k=k, piece=piece, num_shards=num_shards
+    )
+    results = SearchResults.create(results_path, info)
+    pieces = list(results.pieces(shard_id, num_shards))
     total = sum(end - begin for begin, end in pieces)
     done = sum(end - begin for begin, end in pieces if results.has(begin))
     with progress_bar(total=total, initial=done, desc="BM25 search") as progress:
@@ -62,7 +58,7 @@ def search_segments(
     return results
 
 
-def _others(searcher: Searcher, texts: List[str], first: int, k: int) -> Hits:
+def _others(searcher: Searcher, texts: list[str], first: int, k: int) -> Hits:
     """The best ``k`` segments for each text, without the segment whose text it is."""
     found, found_scores = searcher.search(texts, k + 1)
     itself = found == np.arange(first, first + len(texts))[:, None]

@@ -3,17 +3,16 @@
 import json
 import os
 from dataclasses import dataclass, fields
-from typing import Any, List, Optional
+from typing import Any, ClassVar, TypeVar
 
-from ..files import Description, Differences, NotNegative, Positive, file_hash
+from ..files import Description, NotNegative, Positive, file_hash
 
-# Not .json: Pyserini would index the file, too.
-INFO = ".info"
+Self = TypeVar("Self", bound="SegmentsInfo")
 
 
 @dataclass(frozen=True)
 class SegmentsInfo(Description):
-    """What an export is of; None where it does not tell.
+    """Provenance of exported segments, and of what is made from them; None where it was not recorded.
 
     Attributes:
         segments: their number.
@@ -22,20 +21,34 @@ class SegmentsInfo(Description):
         tokens_per_sample, sample_break_mode: how the text was cut.
     """
 
+    # Of the description's file. Not .json: Pyserini would index the file, too.
+    suffix: ClassVar[str] = ".info"
+    otherwise: ClassVar[str] = "does not describe segments: export them again"
+
     segments: NotNegative
     text_hash: str
-    data_hash: Optional[str] = None
+    data_hash: str | None = None
     tokens_per_sample: Positive | None = None
-    sample_break_mode: Optional[str] = None
+    sample_break_mode: str | None = None
+
+    @classmethod
+    def made_from(cls: type[Self], segments: "SegmentsInfo", **more: Any) -> Self:
+        """A description that adds ``more`` to the provenance of segments."""
+        return cls(**{of.name: getattr(segments, of.name) for of in fields(SegmentsInfo)}, **more)
+
+    @classmethod
+    def read(cls: type[Self], path: str) -> Self | None:
+        """The description beside the file ``path``; None if there is none.
+
+        Raises:
+            ValueError: if the file beside it is something else.
+        """
+        beside = path + cls.suffix
+        return cls.load(beside, cls.otherwise) if os.path.exists(beside) else None
 
     def write(self, path: str) -> None:
-        """Beside the file ``path`` that it is of."""
-        self.save(path + INFO)
-
-    def conflicts(self, other: "SegmentsInfo") -> Differences:
-        """Fields that make other segments; what one of them does not tell does not count."""
-        names = [of.name for of in fields(SegmentsInfo)]
-        return self.differences(other, names, unknown_differs=False)
+        """Writes the description beside the file ``path``."""
+        self.save(path + self.suffix)
 
 
 @dataclass(frozen=True)
@@ -43,46 +56,48 @@ class Segments:
     """All segments of an export, in the order of their ids."""
 
     path: str
-    texts: List[str]
+    texts: list[str]
     info: SegmentsInfo
 
 
-def read_segments(path: str) -> Segments:
+def read_segments(segments_path: str) -> Segments:
     """Reads an export whole: a gigabyte of text takes some two of memory.
 
     Raises:
         ValueError: if the file is not there, is no such list, or has other ids than 0 to N - 1 in order; or
             if it is not the one that its ``.info`` describes.
     """
-    flag = f"--segments_path {path}"
-    if not os.path.isfile(path):
-        raise ValueError(f"{flag}: no such file; write it with fairseq-train --output-segments-to-file")
+    where = f"`segments_path` {segments_path}"
+    if not os.path.isfile(segments_path):
+        raise ValueError(f"{where}: no such file; write it with trime-bm25 export")
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(segments_path, encoding="utf-8") as file:
             content = json.load(file)
     except ValueError as error:
-        raise ValueError(f"{flag} cannot be read as JSON, export the segments again: {error}") from error
-    texts = _texts(content, flag)
-    info = SegmentsInfo(len(texts), file_hash(path) or "")
-    if not os.path.exists(path + INFO):
-        return Segments(path, texts, info)
-    described = SegmentsInfo.load(path + INFO, "does not describe segments: export them again")
-    if described.conflicts(info):
-        raise ValueError(f"{flag} is not the file that {path}{INFO} describes: export the segments again")
-    return Segments(path, texts, described)
+        raise ValueError(f"{where} cannot be read as JSON, export the segments again: {error}") from error
+    texts = _texts(content, where)
+    found = SegmentsInfo(len(texts), file_hash(segments_path) or "")
+    described = SegmentsInfo.read(segments_path)
+    different = described.differences(found, unknown_differs=False) if described else None
+    if different:
+        raise ValueError(
+            f"{where} is not the file that its {SegmentsInfo.suffix} describes ({SegmentsInfo.suffix} / "
+            f"file: {different}): export the segments again"
+        )
+    return Segments(segments_path, texts, described or found)
 
 
-def _texts(content: Any, flag: str) -> List[str]:
+def _texts(content: Any, where: str) -> list[str]:
     if not isinstance(content, list) or not content:
-        raise ValueError(f'{flag}: a JSON list of {{"id": "0", "contents": "..."}} expected')
+        raise ValueError(f'{where}: a JSON list of {{"id": "0", "contents": "..."}} expected')
     texts = []
     for number, segment in enumerate(content):
         if not isinstance(segment, dict) or not isinstance(segment.get("contents"), str):
-            raise ValueError(f'{flag}: entry {number} has no "contents" that are text')
+            raise ValueError(f'{where}: entry {number} has no "contents" that are text')
         if str(segment.get("id")) != str(number):
             raise ValueError(
-                f"{flag}: entry {number} has the id {segment.get('id')!r}; ids must be 0 to "
-                f"{len(content) - 1:,} in order, as fairseq-train --output-segments-to-file writes them"
+                f"{where}: entry {number} has the id {segment.get('id')!r}; ids must be 0 to "
+                f"{len(content) - 1:,} in order, as trime-bm25 export writes them"
             )
         texts.append(segment["contents"])
     return texts

@@ -72,8 +72,9 @@ def main(argv: Optional[List[str]] = None) -> int:
         if args.streaming:
             from .streaming import stream
 
-            return int(stream(args, others))
-        _build(args)
+            stream(args, others)
+        else:
+            _build(args)
         return 0
 
     return run(PROGRAM, command)

@@ -26,6 +26,6 @@ def run(program: str, command: Callable[[], int]) -> int:
     """The exit status of a command: its own, or 1 after an error of one line."""
     try:
         return command()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.stderr.write(f"{program}: error: {error}\n")
         return 1

@@ -1,24 +1,22 @@
 """``trime-build-index --streaming``: index and values straight from the model, without storing keys."""
 
 import argparse
-from typing import List
+from collections.abc import Sequence
 
+from ..datastore import DatastoreError, Manifest
 from ..datastore.background import RowSink
-from ..datastore.datastore import DatastoreError, Manifest
 from ..datastore.streaming import StreamingIndex
-from ..evaluation.eval_lm import Substitutes, run_eval_lm
+from ..evaluation import run_eval_lm
+from ..tasks.trime_language_modeling import TrimeLanguageModelingTask
 from .build_index import config_from_args
 
 
-def stream(args: argparse.Namespace, evaluation: List[str]) -> int:
+def stream(args: argparse.Namespace, evaluation: Sequence[str]) -> None:
     """Runs the model over its text, by default over the training subset.
 
     Args:
         args: of ``trime-build-index``.
         evaluation: DATA, ``--path`` and the other arguments of ``fairseq-eval-lm``.
-
-    Returns:
-        0.
 
     Raises:
         DatastoreError: for arguments that do not go together, and for everything that
@@ -30,16 +28,17 @@ def stream(args: argparse.Namespace, evaluation: List[str]) -> int:
         if any(word.split("=")[0] == flag for word in evaluation):
             raise DatastoreError(f"--streaming is one process: leave out {flag}")
 
-    def sink(manifest: Manifest) -> RowSink:
-        return StreamingIndex(
-            args.dstore_mmap,
-            manifest,
-            config_from_args(args, manifest.dimension, manifest.metric),
-            args.faiss_index,
-            chunk=args.num_keys_to_add_at_a_time,
-            probe=args.probe,
-            use_gpu=args.use_gpu,
-        )
+    class StreamingTask(TrimeLanguageModelingTask):
+        def build_sink(self, manifest: Manifest, *unused: object) -> RowSink:
+            return StreamingIndex(
+                args.dstore_mmap,
+                manifest,
+                config_from_args(args, manifest.dimension, manifest.metric),
+                args.faiss_index,
+                chunk=args.num_keys_to_add_at_a_time,
+                probe=args.probe,
+                use_gpu=args.use_gpu,
+            )
 
     words = [*evaluation, "--save-knnlm-dstore", "--dstore-mmap", args.dstore_mmap]
     if not any(word.split("=")[0] == "--gen-subset" for word in evaluation):
@@ -48,5 +47,4 @@ def stream(args: argparse.Namespace, evaluation: List[str]) -> int:
         words += ["--dstore-size", str(args.dstore_size)]
     if args.dstore_fp16:
         words.append("--dstore-fp16")
-    run_eval_lm(words, Substitutes(sink=sink))
-    return 0
+    run_eval_lm(words, StreamingTask)

@@ -3,25 +3,29 @@
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from fairseq import utils
 from fairseq.criterions import FairseqCriterion
-from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.logging import metrics
 from omegaconf import II
 from torch import Tensor
 
+from ..data.order import TrainingOrder
+from ..data.planned import TrainingSample
 from ..memory import (
-    IMPLEMENTATIONS,
+    Gathered,
+    PendingGather,
     Visibility,
     memory_lse,
     memory_mass,
     positive_share,
+    similarity_scale,
     trime_log_prob,
 )
+from ..models.config import KeyConfig
 from ..models.output import run_decoder, token_scores
-from ..models.representation import KEY_TYPES, RepresentationTap
+from ..models.representation import RepresentationTap
 
 # The other backends average gradients in a wrapper that expects every parameter to be used inside
 # the model's own forward pass; an adaptive softmax is used outside of it, its tails not in every step.
@@ -29,64 +33,84 @@ _WORKING_DDP_BACKENDS = ("legacy_ddp", "no_c10d")
 
 
 @dataclass
-class TrimeCriterionConfig(FairseqDataclass):
-    knn_keytype: ChoiceEnum(KEY_TYPES) = field(  # type: ignore[valid-type]
-        default="last_ffn_input",
-        metadata={"help": "representation that serves as query and as key of the memory"},
-    )
+class TrimeCriterionConfig(KeyConfig):
     ce_warmup_epoch: int = field(
         default=0,
         metadata={"help": "train with plain cross-entropy in epochs 1 to N"},
-    )
-    exact_tails: bool = field(
-        default=False,
-        metadata={
-            "help": "adaptive softmax: charge the words at cutoff + 1 for their place in the tail, too; "
-            "the published code and adaptive_loss do not (their padding index hides them)"
-        },
-    )
-    memory_impl: ChoiceEnum(IMPLEMENTATIONS) = field(  # type: ignore[valid-type]
-        default="auto",
-        metadata={
-            "help": "how memories are computed: chunked (PyTorch), triton (CUDA), naive (all similarities at "
-            "once, for comparisons); auto is chunked, and triton on GPUs where it is faster"
-        },
     )
     sentence_avg: bool = II("optimization.sentence_avg")
     ddp_backend: str = II("distributed_training.ddp_backend")
     distributed_world_size: int = II("distributed_training.distributed_world_size")
 
 
+@runtime_checkable
+class TrainingTask(Protocol):
+    """What criterions read of ``--task trime_language_modeling``, beside what they read of any task.
+
+    Attributes:
+        epoch: the current epoch, from 1.
+        update_num: the current update, from 0.
+        order: the order of batches.
+    """
+
+    epoch: int
+    update_num: int
+    order: TrainingOrder
+
+
 class Memory(NamedTuple):
-    """Keys [M, d], the token that followed each of them [M], which of them each query sees, and the range
-    of keys that have a gradient (None: all)."""
+    """The keys of a batch and who sees them.
+
+    Attributes:
+        keys: [M, d].
+        tokens: the token that followed each key, int64 [M].
+        visibility: which keys each of the B * L positions of the batch sees, in row order.
+        key_grad: the range [begin, end) of keys that have a gradient; None: all.
+    """
 
     keys: Tensor
     tokens: Tensor
     visibility: Visibility
-    key_grad: Optional[Tuple[int, int]] = None
+    key_grad: tuple[int, int] | None = None
+
+    def wait(self) -> "Memory":
+        """Itself: nothing is on its way."""
+        return self
+
+
+class PendingMemory(NamedTuple):
+    """A memory whose keys may still travel between devices; :meth:`wait` gives it."""
+
+    gather: Gathered | PendingGather
+    visibility: Visibility
+
+    def wait(self) -> Memory:
+        keys, tokens, key_grad = self.gather.wait()
+        return Memory(keys, tokens, self.visibility, key_grad)
 
 
 class TrimeCriterion(FairseqCriterion):
-    """Base of the criterions; a subclass says which memory a token sees (:meth:`memory`).
+    """Base of the criterions. A subclass says which memory a token sees: see :meth:`memory`.
 
-    ``devices_per_memory`` is the number of devices that share a memory, None if the memory of a token lies
-    within its segment, so that batches may be any.
+    Attributes:
+        devices_per_memory: number of consecutive devices that share a memory; the task then plans their
+            batches together. None: memory lies within the batch, which may be any.
 
     Raises:
         ValueError: for a ``--ddp-backend`` that cannot train it, or a warm-up without our task.
     """
 
-    devices_per_memory: Optional[int] = None
+    devices_per_memory: int | None = None
+    task: TrainingTask
 
-    def __init__(self, cfg: TrimeCriterionConfig, task: Any) -> None:
+    def __init__(self, cfg: TrimeCriterionConfig, task: TrainingTask) -> None:
         super().__init__(task)
         if cfg.distributed_world_size > 1 and cfg.ddp_backend not in _WORKING_DDP_BACKENDS:
             raise ValueError(
                 f"--ddp-backend {cfg.ddp_backend} cannot train a TRIME criterion on several devices: "
                 "use --ddp-backend legacy_ddp"
             )
-        if cfg.ce_warmup_epoch > 0 and not hasattr(task, "epoch"):
+        if cfg.ce_warmup_epoch > 0 and not isinstance(task, TrainingTask):
             raise ValueError(
                 "--ce-warmup-epoch needs a task that knows the epoch: use --task trime_language_modeling"
             )
@@ -97,23 +121,27 @@ class TrimeCriterion(FairseqCriterion):
         self.sentence_avg = cfg.sentence_avg
 
     @abstractmethod
-    def memory(self, representation: Tensor, target: Tensor, sample: Dict[str, Any]) -> Callable[[], Memory]:
-        """The memory of a batch, once the function that is returned is called.
+    def memory(
+        self, representation: Tensor, target: Tensor, sample: TrainingSample
+    ) -> Memory | PendingMemory:
+        """The memory of a batch. Keys of other devices start to travel here, and are waited for once the
+        token softmax is computed.
 
         Args:
             representation: g(c), [B, L, d], with its gradient.
             target: the token that follows each context, int64 [B, L], padding included.
             sample: the whole batch.
-
-        Returns:
-            Keys, their tokens, and the visibility for the B * L queries in row order.
         """
 
     def forward(
-        self, model: Any, sample: Dict[str, Any], reduce: bool = True
-    ) -> Tuple[Tensor, int, Dict[str, Any]]:
-        """Loss in nats, summed or (not ``reduce``) per token [B * L] with 0 at padding; the number of
-        tokens, or of sentences with ``--sentence-avg``; sums over the batch for the log."""
+        self, model: Any, sample: TrainingSample, reduce: bool = True
+    ) -> tuple[Tensor, int, dict[str, Any]]:
+        """Loss, sample size and log of a batch, as fairseq wants them.
+
+        Returns:
+            The loss in nats, summed, or (not ``reduce``) per token [B * L] with 0 at padding; the number
+            of tokens, or of sentences with ``--sentence-avg``; sums over the batch for the log.
+        """
         with RepresentationTap(model.decoder, self.knn_keytype) as tap:
             output, is_features = run_decoder(model, sample["net_input"])
         target = sample["target"]
@@ -124,7 +152,7 @@ class TrimeCriterion(FairseqCriterion):
         if not warming_up:
             representation = tap.representation(output if is_features else None)
             # Keys travel between devices while the token softmax is computed.
-            memory_when_there = self.memory(representation, target, sample)
+            pending = self.memory(representation, target, sample)
         host_target = sample.get("host_target")
         token_lse, target_logit = token_scores(
             model.decoder,
@@ -137,7 +165,7 @@ class TrimeCriterion(FairseqCriterion):
         loss = (token_lse - target_logit).masked_fill(padding, 0.0)
         sums = {"ori_loss": loss.detach().sum()}
         if not warming_up:
-            memory = memory_when_there()
+            memory = pending.wait()
             queries = representation.reshape(-1, representation.size(-1))
             all_lse, positive_lse = memory_lse(
                 queries,
@@ -145,7 +173,7 @@ class TrimeCriterion(FairseqCriterion):
                 flat_target,
                 memory.tokens,
                 memory.visibility,
-                scale=queries.size(1) ** -0.5,
+                scale=similarity_scale(queries.size(1)),
                 key_grad=memory.key_grad,
                 impl=str(self.memory_impl),
             )
@@ -171,11 +199,13 @@ class TrimeCriterion(FairseqCriterion):
         return self.ce_warmup_epoch > 0 and self.task.epoch <= self.ce_warmup_epoch
 
     @classmethod
-    def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
-        """Logs, weighted by token over devices and accumulated batches: ``loss`` (what is optimised),
-        ``ori_loss`` (cross-entropy) and ``norm_loss`` (TRIME) in bits per token, ``ppl`` of ``loss``;
-        ``mem_mass``, the share of the distribution that lies on memories, and ``mem_share``, the share
-        of the target's probability that comes from them."""
+    def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
+        """Logs averages per token over devices and accumulated batches.
+
+        ``loss`` (what is optimised), ``ori_loss`` (cross-entropy) and ``norm_loss`` (TRIME) are in bits,
+        ``ppl`` is that of ``loss``. ``mem_mass`` is the share of the distribution that lies on memories,
+        ``mem_share`` the share of the target's probability that comes from them.
+        """
         ntokens = utils.item(sum(log.get("ntokens", 0) for log in logging_outputs))
         if not ntokens:
             return

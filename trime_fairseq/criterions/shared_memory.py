@@ -2,14 +2,14 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, NamedTuple, Tuple
 
 import torch
 from torch import Tensor
 
 from ..data.order import TrainingOrder
+from ..data.planned import BatchLayout, TrainingSample
 from ..memory import Visibility, start_gather
-from .base import Memory, TrimeCriterion, TrimeCriterionConfig
+from .base import PendingMemory, TrainingTask, TrimeCriterion, TrimeCriterionConfig
 
 
 @dataclass
@@ -23,28 +23,10 @@ class SharedMemoryConfig(TrimeCriterionConfig):
     )
 
 
-class Layout(NamedTuple):
-    """Where the tokens of a padded batch stand among the keys of all devices of its group.
-
-    Attributes:
-        width: L, positions of a row, padding included.
-        lengths: tokens of each row.
-        before: keys of the devices before this one.
-        total: keys of all devices of the group.
-        number: of the batch in the plan of the epoch.
-    """
-
-    width: int
-    lengths: Tuple[int, ...]
-    before: int
-    total: int
-    number: int
-
-
 class SharedMemoryCriterion(TrimeCriterion):
     """Base of the criterions with a memory of several segments, here or on other devices.
 
-    Keys are the tokens of a group of devices, without padding, in the order of devices; a subclass says
+    Keys are the tokens of a group of devices, without padding, in the order of devices. A subclass says
     which of them a token sees (:meth:`visibility`) and which devices are a group (:meth:`group_size`).
     ``name`` is the registered name, for messages.
 
@@ -54,7 +36,7 @@ class SharedMemoryCriterion(TrimeCriterion):
 
     name: str
 
-    def __init__(self, cfg: SharedMemoryConfig, task: Any) -> None:
+    def __init__(self, cfg: SharedMemoryConfig, task: TrainingTask) -> None:
         super().__init__(cfg, task)
         order = getattr(task, "order", None)
         if not isinstance(order, TrainingOrder):
@@ -70,25 +52,20 @@ class SharedMemoryCriterion(TrimeCriterion):
         """Number of consecutive devices that share a memory; refuses orders that do not suit it."""
 
     @abstractmethod
-    def visibility(self, layout: Layout) -> Visibility:
-        """What each position of the batch sees of the group's keys."""
+    def visibility(self, layout: BatchLayout, width: int) -> Visibility:
+        """What each position of the batch sees of the group's keys.
 
-    def memory(self, representation: Tensor, target: Tensor, sample: Dict[str, Any]) -> Callable[[], Memory]:
-        lengths, counts = tuple(sample["layout"]["lengths"]), tuple(sample["layout"]["counts"])
-        place, (rows, width) = sample["layout"]["place"], target.shape
-        if sum(lengths) == rows * width:
+        Args:
+            layout: where the batch's tokens are among those keys.
+            width: L, positions of a row, padding included.
+        """
+
+    def memory(self, representation: Tensor, target: Tensor, sample: TrainingSample) -> PendingMemory:
+        layout, (rows, width) = sample["layout"], target.shape
+        if sum(layout.lengths) == rows * width:
             keys, tokens = representation.flatten(0, 1), target.flatten()
         else:
-            keys = torch.cat([row[:length] for row, length in zip(representation, lengths)])
-            tokens = torch.cat([row[:length] for row, length in zip(target, lengths)])
-        lengths += (0,) * (rows - len(lengths))  # --pad-to-fixed-bsz adds rows of padding
-        gathered = start_gather(keys, tokens, counts, place, self.gather_grad)
-        before, total = sum(counts[:place]), sum(counts)
-        layout = Layout(width, lengths, before, total, sample["layout"]["number"])
-        visibility = self.visibility(layout)
-
-        def memory() -> Memory:
-            keys, tokens, key_grad = gathered()
-            return Memory(keys, tokens, visibility, key_grad)
-
-        return memory
+            keys = torch.cat([row[:length] for row, length in zip(representation, layout.lengths)])
+            tokens = torch.cat([row[:length] for row, length in zip(target, layout.lengths)])
+        gather = start_gather(keys, tokens, layout.counts, layout.member, self.gather_grad)
+        return PendingMemory(gather, self.visibility(layout, width))

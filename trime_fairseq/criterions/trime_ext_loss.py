@@ -2,16 +2,17 @@
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import torch.distributed as dist
 from fairseq.criterions import register_criterion
 from omegaconf import II
 
 from ..data.order import TrainingOrder
+from ..data.planned import BatchLayout
+from ..distributed import rank
 from ..memory import Visibility
-from .shared_memory import Layout, SharedMemoryConfig, SharedMemoryCriterion
+from .base import TrainingTask
+from .shared_memory import SharedMemoryConfig, SharedMemoryCriterion
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class TrimeExtLoss(SharedMemoryCriterion):
 
     name = "trime_ext_loss"
 
-    def __init__(self, cfg: TrimeExtConfig, task: Any) -> None:
+    def __init__(self, cfg: TrimeExtConfig, task: TrainingTask) -> None:
         super().__init__(cfg, task)
         if not 0.0 <= cfg.cross_sent_ratio <= 1.0:
             raise ValueError(f"--cross-sent-ratio is a probability, in [0, 1]: {cfg.cross_sent_ratio}")
@@ -57,14 +58,12 @@ class TrimeExtLoss(SharedMemoryCriterion):
             )
         return order.world_size
 
-    def visibility(self, layout: Layout) -> Visibility:
-        width, lengths, before, total, number = layout
-        hide_own = self.training and self._draw(number) < self.cross_sent_ratio
-        return Visibility.all_segments(width, lengths, before, total, hide_own)
+    def visibility(self, layout: BatchLayout, width: int) -> Visibility:
+        hide_own = self.training and self._draw(layout.number) < self.cross_sent_ratio
+        return Visibility.all_segments(width, layout.lengths, layout.before, layout.total, hide_own)
 
     def _draw(self, number: int) -> float:
-        """Uniform in [0, 1), of seed, update, rank and batch alone: a run that is repeated or resumed draws
-        alike, whatever else draws numbers."""
-        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-        entropy = [self.seed % 2**32, self.task.update_num, rank, number]
+        """A number in [0, 1) that depends on seed, update, rank and batch alone: a run that is repeated or
+        resumed draws the same, whatever else draws numbers."""
+        entropy = [self.seed % 2**32, self.task.update_num, rank(), number]
         return float(np.random.default_rng(entropy).random())

@@ -5,8 +5,9 @@ import logging
 from fairseq.criterions import register_criterion
 
 from ..data.order import TrainingOrder
+from ..data.planned import BatchLayout
 from ..memory import Visibility
-from .shared_memory import Layout, SharedMemoryConfig, SharedMemoryCriterion
+from .shared_memory import SharedMemoryConfig, SharedMemoryCriterion
 
 logger = logging.getLogger(__name__)
 
@@ -14,8 +15,8 @@ logger = logging.getLogger(__name__)
 class ConsecutiveMemoryCriterion(SharedMemoryCriterion):
     """A token sees all tokens before it in the text, as far as they are in the batches of its group."""
 
-    def visibility(self, layout: Layout) -> Visibility:
-        return Visibility.consecutive(layout.width, layout.lengths, layout.before)
+    def visibility(self, layout: BatchLayout, width: int) -> Visibility:
+        return Visibility.consecutive(width, layout.lengths, layout.before)
 
     def group_size(self, order: TrainingOrder) -> int:
         if not order.keep_order or order.predefined_batches:

@@ -1,10 +1,9 @@
 """``--criterion trime_loss``: the memory of a token is the earlier tokens of its own segment."""
 
-from typing import Any, Callable, Dict
-
 from fairseq.criterions import register_criterion
 from torch import Tensor
 
+from ..data.planned import TrainingSample
 from ..memory import Visibility
 from .base import Memory, TrimeCriterion, TrimeCriterionConfig
 
@@ -13,7 +12,7 @@ from .base import Memory, TrimeCriterion, TrimeCriterionConfig
 class TrimeLoss(TrimeCriterion):
     """TrimeLM. Padding stands at the end of a segment, where no earlier token can see it."""
 
-    def memory(self, representation: Tensor, target: Tensor, sample: Dict[str, Any]) -> Callable[[], Memory]:
-        segments, length, width = representation.shape
+    def memory(self, representation: Tensor, target: Tensor, sample: TrainingSample) -> Memory:
+        segments, length, _ = representation.shape
         visibility = Visibility.own_segment(segments, length)
-        return lambda: Memory(representation.reshape(-1, width), target.reshape(-1), visibility)
+        return Memory(representation.flatten(0, 1), target.flatten(), visibility)

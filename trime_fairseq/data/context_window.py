@@ -1,6 +1,6 @@
 """Samples in text order, each preceded by the tokens before it."""
 
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ class ContextWindowDataset(FairseqDataset):
         self.context_window = context_window
         self.pad = pad
         # (position, last tokens up to and including it): consecutive positions need not read back.
-        self._tail: Tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.int64))
+        self._tail: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.int64))
 
     def __len__(self) -> int:
         return len(self.kept)
@@ -55,7 +55,7 @@ class ContextWindowDataset(FairseqDataset):
         room = self.tokens_per_sample + self.context_window - int(self.lengths[position])
         return max(0, min(self.context_window, room))
 
-    def __getitem__(self, position: int) -> Dict[str, Any]:
+    def __getitem__(self, position: int) -> dict[str, Any]:
         item = self.dataset[self.kept[position]]
         preceding = self._preceding(position)
         context = preceding[max(0, len(preceding) - self.context_length(position)) :]
@@ -72,7 +72,7 @@ class ContextWindowDataset(FairseqDataset):
     def _preceding(self, position: int) -> Tensor:
         if self._tail[0] == position - 1:
             return self._tail[1]
-        pieces: List[Tensor] = []
+        pieces: list[Tensor] = []
         missing = self.context_window
         while missing > 0 and position > 0:
             position -= 1
@@ -80,7 +80,7 @@ class ContextWindowDataset(FairseqDataset):
             missing -= len(pieces[-1])
         return torch.cat(pieces[::-1]) if pieces else self._tail[1][:0]
 
-    def collater(self, samples: List[Dict[str, Any]]) -> Dict[str, Any]:
+    def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         """A batch: fairseq's keys ``id``, ``nsentences``, ``ntokens`` (evaluated ones), ``net_input``,
         ``target`` [B, T] (pad over the context) and ``start_indices``; and, on the CPU for good,
         ``sample_ids`` and ``spans``, the (first, last + 1) evaluated position of each row."""

@@ -1,24 +1,109 @@
-"""``--output-segments-to-file``: the training segments as text, for retrieval."""
+"""``--output-segments-to-file``: the training segments as text, for retrieval.
 
+:func:`run_export` runs fairseq, whose task calls :func:`export_segments`. Importing this file does not import
+fairseq.
+"""
+
+import importlib.util
 import json
+import logging
 import os
-from typing import Any, Optional, Sequence
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from fairseq.data import Dictionary
-from tqdm import tqdm
-
+from ..bm25.progress import progress_bar
 from ..bm25.segments import SegmentsInfo
-from ..files import file_hash
+from ..files import Lock, file_hash, whole_file
+from .predefined import check_one_folder
+from .provenance import text_files_hash
+
+if TYPE_CHECKING:
+    from fairseq.data import Dictionary
+
+logger = logging.getLogger(__name__)
+
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def run_export(
+    data: str, segments_path: str, tokens_per_sample: int, sample_break_mode: str = "none"
+) -> None:
+    """Runs ``fairseq-train --output-segments-to-file`` on the CPU, if these segments are not there already.
+
+    Args:
+        data: folder of the binarised text.
+        segments_path: file to write.
+        tokens_per_sample, sample_break_mode: how the text is cut.
+
+    Raises:
+        ValueError: if the file is of another text or cut otherwise, if ``data`` names several folders, if
+            fairseq is not installed, or with fairseq's last line if it fails.
+    """
+    check_one_folder(data)
+    os.makedirs(os.path.dirname(os.path.abspath(segments_path)), exist_ok=True)
+    lock = Lock(f"{segments_path}.lock")
+    lock.acquire(wait=True)
+    try:
+        if os.path.exists(segments_path):
+            _check(data, segments_path, tokens_per_sample, sample_break_mode)
+            logger.info(f"{segments_path}: the segments are there already")
+        else:
+            _run_fairseq(data, segments_path, tokens_per_sample, sample_break_mode)
+            logger.info(f"{segments_path}: segments of {tokens_per_sample:,} tokens")
+    finally:
+        lock.release()
+
+
+def _check(data: str, segments_path: str, tokens_per_sample: int, sample_break_mode: str) -> None:
+    there = SegmentsInfo.read(segments_path)
+    if there is None:
+        different = f"there is no {SegmentsInfo.suffix} that tells"
+    else:
+        here = replace(
+            there,
+            data_hash=text_files_hash(data, "train"),
+            tokens_per_sample=tokens_per_sample,
+            sample_break_mode=sample_break_mode,
+        )
+        if there == here:
+            return
+        different = f"there / here: {there.differences(here)}"
+    raise ValueError(
+        f"`segments_path` {segments_path} holds segments of another text, or cut otherwise ({different}): "
+        "remove it and what was made of it, or choose another folder"
+    )
+
+
+def _run_fairseq(data: str, segments_path: str, tokens_per_sample: int, sample_break_mode: str) -> None:
+    if importlib.util.find_spec("fairseq") is None:
+        raise ValueError('fairseq-train exports segments: pip install "trime_fairseq[fairseq]"')
+    command = [sys.executable, "-m", "fairseq_cli.train", data, "--user-dir", PACKAGE]
+    command += ["--task", "trime_language_modeling", "--arch", "transformer_lm", "--cpu"]
+    command += ["--criterion", "adaptive_loss", "--sample-break-mode", sample_break_mode]
+    command += ["--tokens-per-sample", str(tokens_per_sample), "--max-tokens", str(tokens_per_sample)]
+    command += ["--save-dir", os.path.dirname(os.path.abspath(segments_path))]
+    command += ["--output-segments-to-file", segments_path]
+    # With GPUs fairseq would start a process for each.
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+    if done.returncode or not os.path.exists(segments_path):
+        last = done.stdout.strip().splitlines()[-1:] or ["no output"]
+        raise ValueError(f"{data}: fairseq-train cannot export its segments: {last[0]}")
 
 
 def export_segments(
     dataset: Sequence[Any],
-    dictionary: Dictionary,
+    dictionary: "Dictionary",
     path: str,
     *,
-    data_hash: Optional[str] = None,
-    tokens_per_sample: Optional[int] = None,
-    sample_break_mode: Optional[str] = None,
+    data_hash: str | None = None,
+    tokens_per_sample: int | None = None,
+    sample_break_mode: str | None = None,
 ) -> None:
     """Writes a JSON list of ``{"id": "0", "contents": "text of segment 0"}``, one segment a line.
 
@@ -37,10 +122,9 @@ def export_segments(
     """
     symbols = dictionary.symbols
     unwritten = {dictionary.bos(), dictionary.eos(), dictionary.pad()}
-    part = f"{path}.part"
-    with open(part, "w", encoding="utf-8") as file:
+    with whole_file(path) as file:
         separator = "["
-        for number in tqdm(range(len(dataset)), unit=" segments", desc="segments to text"):
+        for number in progress_bar(range(len(dataset)), desc="segments to text"):
             tokens = dataset[number]["target"].tolist()
             text = " ".join([symbols[token] for token in tokens if token not in unwritten])
             line = json.dumps({"id": str(number), "contents": text}, ensure_ascii=False)
@@ -48,8 +132,12 @@ def export_segments(
             separator = ","
         file.write("\n]\n" if len(dataset) else "[]\n")
         file.flush()
-        os.fsync(file.fileno())
-    info = SegmentsInfo(len(dataset), file_hash(part) or "", data_hash, tokens_per_sample, sample_break_mode)
-    # A kill in between leaves a description that does not fit, which readers refuse.
-    info.write(path)
-    os.replace(part, path)
+        info = SegmentsInfo(
+            segments=len(dataset),
+            text_hash=file_hash(file.name) or "",
+            data_hash=data_hash,
+            tokens_per_sample=tokens_per_sample,
+            sample_break_mode=sample_break_mode,
+        )
+        # Before the list appears: after a kill in between the two do not fit, which readers refuse.
+        info.write(path)

@@ -1,21 +1,24 @@
 """Targets that stay on the CPU, so that a criterion need not ask the device about them."""
 
-from typing import Any, Dict, List
+from typing import Any
 
+import numpy as np
 from fairseq.data import BaseWrapperDataset
+from numpy.typing import NDArray
+from torch import Tensor
 
 
-def with_host_target(sample: Dict[str, Any]) -> Dict[str, Any]:
-    """A sample with its targets a second time, as ``host_target``: a NumPy array int64 [B, L], which fairseq
-    does not move to the device."""
-    if sample:
-        # A copy: a loader's worker moves the tensor to shared memory, where an array would not follow.
-        sample["host_target"] = sample["target"].numpy().copy()
-    return sample
+def host_copy(target: Tensor) -> NDArray[np.int64]:
+    """The targets as a NumPy array, which fairseq does not move to the device with the sample."""
+    # A copy: a loader's worker moves the tensor to shared memory, where an array would not follow.
+    return target.numpy().copy()
 
 
 class HostTargets(BaseWrapperDataset):
-    """A language-modelling dataset whose batches are :func:`with_host_target`."""
+    """A language-modelling dataset whose batches hold their targets a second time, as ``host_target``."""
 
-    def collater(self, samples: List[Dict[str, Any]]) -> Dict[str, Any]:
-        return with_host_target(super().collater(samples))
+    def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        sample: dict[str, Any] = super().collater(samples)
+        if sample:
+            sample["host_target"] = host_copy(sample["target"])
+        return sample

@@ -1,22 +1,51 @@
 """The order of training batches: what the flags ask for, and an iterator that follows it."""
 
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 import numpy as np
 from fairseq.data import data_utils, iterators
+from fairseq.dataclass import FairseqDataclass
 from numpy.typing import NDArray
+from omegaconf import II
 
 from .planned import PlannedBatches, deal_out
-from .predefined import check_description, read_predefined
+from .predefined import check_description, check_one_folder, read_predefined
 from .provenance import text_files_hash
 from .text_order import consecutive_batches
 
 
+@dataclass
+class OrderConfig(FairseqDataclass):
+    keep_order: bool = field(
+        default=False,
+        metadata={"help": "training batches of consecutive segments, in text order, never shuffled"},
+    )
+    train_mem_size: int = field(
+        default=0,
+        metadata={
+            "help": "tokens of consecutive segments that are one memory of trime_long_loss, spread over "
+            "N / --max-tokens devices"
+        },
+    )
+    predefined_batches: Optional[str] = field(
+        default=None,
+        metadata={"help": "JSON list of all training segments; batches are consecutive slices of it"},
+    )
+    output_segments_to_file: Optional[str] = field(
+        default=None,
+        metadata={"help": "write all training segments as text to this JSON file, and end without training"},
+    )
+    # Of other groups, which the order of batches depends on.
+    train_subset: str = II("dataset.train_subset")
+    max_tokens: Optional[int] = II("dataset.max_tokens")
+    batch_size: Optional[int] = II("dataset.batch_size")
+    distributed_world_size: int = II("distributed_training.distributed_world_size")
+
+
 @dataclass(frozen=True)
 class TrainingOrder:
-    """Values of the training flags of the same names.
+    """The order of training batches that the flags of the same names ask for.
 
     Attributes:
         keep_order: batches in text order (or that of the file), never shuffled.
@@ -29,16 +58,16 @@ class TrainingOrder:
 
     keep_order: bool
     train_mem_size: int
-    predefined_batches: Optional[str]
+    predefined_batches: str | None
     tokens_per_sample: int
     sample_break_mode: str
-    max_tokens: Optional[int]
-    batch_size: Optional[int]
+    max_tokens: int | None
+    batch_size: int | None
     world_size: int
 
     @classmethod
     def from_config(cls, config: Any) -> "TrainingOrder":
-        """Reads the fields of the same names from a task configuration."""
+        """Reads the fields of :class:`OrderConfig` and of fairseq's ``LanguageModelingConfig``."""
         names = [name for name in cls.__dataclass_fields__ if name != "world_size"]
         values = {name: getattr(config, name) for name in names}
         values["sample_break_mode"] = str(values["sample_break_mode"])
@@ -46,7 +75,7 @@ class TrainingOrder:
 
     @property
     def is_own(self) -> bool:
-        """Whether the flags ask for anything else than fairseq's own order."""
+        """True if this task, not fairseq, orders the batches."""
         return self.keep_order or bool(self.predefined_batches)
 
     @property
@@ -57,21 +86,21 @@ class TrainingOrder:
 
     @property
     def devices_per_memory(self) -> int:
-        """C: the devices that consecutive batches go to. All for predefined batches, whose neighbours are
-        similar; else as many as ``train_mem_size`` tokens are spread over."""
+        """C, the number of devices that consecutive batches go to: as many as ``train_mem_size`` tokens are
+        spread over; all for predefined batches, whose neighbours are similar."""
         if self.predefined_batches:
             return self.world_size
         return self.train_mem_size // self.tokens_per_device if self.train_mem_size else 1
 
     @property
-    def segments_per_device(self) -> Optional[int]:
+    def segments_per_device(self) -> int | None:
         """Segments of a full batch; None where segments are lines, of any length."""
         if self.sample_break_mode == "eos":
             return None
         return self.tokens_per_device // self.tokens_per_sample
 
     def segments(self, dataset: Any, seed: int) -> NDArray[np.int64]:
-        """The ids of the training segments in the order of batches; at random where no flag says otherwise.
+        """The ids of the training segments in the order of batches; shuffled unless a flag says otherwise.
 
         Raises:
             ValueError: for a file of predefined batches that does not fit the data.
@@ -98,9 +127,8 @@ class TrainingOrder:
                 f"--max-tokens {self.max_tokens} holds no segment of --tokens-per-sample "
                 f"{self.tokens_per_sample}: fairseq would leave all of them out"
             )
-        if self.predefined_batches and os.pathsep in data:
-            raise ValueError("--predefined-batches orders the segments of one DATA folder, not of several")
         if self.predefined_batches:
+            check_one_folder(data)
             check_description(
                 self.predefined_batches,
                 tokens_per_sample=self.tokens_per_sample,
@@ -138,8 +166,8 @@ def planned_iterator(
     *,
     shuffle: bool,
     begins_with_bos: bool = False,
-    max_tokens: Optional[int] = None,
-    max_sentences: Optional[int] = None,
+    max_tokens: int | None = None,
+    max_sentences: int | None = None,
     num_shards: int = 1,
     shard_id: int = 0,
     data_buffer_size: int = 0,
@@ -153,7 +181,7 @@ def planned_iterator(
     Args:
         dataset: fairseq's ``MonolingualDataset``.
         order: ids of segments.
-        group_size: devices that share a memory; see :func:`trime_fairseq.data.deal_out`.
+        group_size: devices that share a memory; see :func:`trime_fairseq.data.planned.deal_out`.
         shuffle: between epochs the batches of a step, all devices', move together to another step.
         options: of ``EpochBatchIterator``: seed, num_workers, epoch, skip_remainder_batch.
     """
@@ -161,11 +189,12 @@ def planned_iterator(
     unbounded = int(lengths.max(initial=1)) * max(len(lengths), 1)
     rows = consecutive_batches(lengths.tolist(), max_tokens or unbounded, max_sentences)
     batches = [[int(order[row]) for row in batch] for batch in rows]
-    plan = PlannedBatches(dataset, deal_out(batches, num_shards, group_size), group_size, begins_with_bos)
+    dealt = deal_out(batches, num_shards, group_size)
+    planned = PlannedBatches(dataset, dealt, group_size, begins_with_bos)
     return iterators.EpochBatchIterator(
-        dataset=plan,
-        collate_fn=plan.collater,
-        batch_sampler=[[number] for number in range(len(plan))],
+        dataset=planned,
+        collate_fn=planned.collater,
+        batch_sampler=[[number] for number in range(len(planned))],
         num_shards=num_shards,
         shard_id=shard_id,
         buffer_size=data_buffer_size,

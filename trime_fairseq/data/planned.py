@@ -1,15 +1,68 @@
 """Which device sees which batch at which step, when batches follow an order of their own."""
 
-from typing import Any, Dict, List, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
 
+import numpy as np
 import torch
 from fairseq.data import FairseqDataset
+from numpy.typing import NDArray
+from torch import Tensor
 
-from .host_targets import with_host_target
+from .host_targets import host_copy
 from .text_order import contiguous_shard
 
 
-def deal_out(batches: Sequence[List[int]], world_size: int, group_size: int) -> List[List[int]]:
+@dataclass(frozen=True)
+class BatchLayout:
+    """Where the tokens of a batch are among those of its group at a step; plain numbers on the CPU.
+
+    Attributes:
+        lengths: tokens of each row, without padding.
+        counts: tokens of the batch of each device of the group.
+        member: which of the group's batches this is.
+        number: which of the epoch's batches this is.
+    """
+
+    lengths: tuple[int, ...]
+    counts: tuple[int, ...]
+    member: int
+    number: int
+
+    @property
+    def before(self) -> int:
+        """Tokens of the group's batches before this one."""
+        return sum(self.counts[: self.member])
+
+    @property
+    def total(self) -> int:
+        """Tokens of all batches of the group."""
+        return sum(self.counts)
+
+
+class TrainingSample(TypedDict, total=False):
+    """A training batch as criterions get it.
+
+    Attributes:
+        id: of each row's segment, int64 [B].
+        net_input: arguments of the model.
+        target: int64 [B, L], padding at the end of rows.
+        ntokens, nsentences: tokens without padding, and rows that are no padding.
+        host_target: ``target`` on the CPU (:mod:`trime_fairseq.data.host_targets`); of our task only.
+        layout: of planned batches only.
+    """
+
+    id: Tensor
+    net_input: dict[str, Any]
+    target: Tensor
+    ntokens: int
+    nsentences: int
+    host_target: NDArray[np.int64]
+    layout: BatchLayout
+
+
+def deal_out(batches: Sequence[list[int]], world_size: int, group_size: int) -> list[list[int]]:
     """Batches in the order in which fairseq deals them out: entry k goes to rank k % world_size at step
     k // world_size.
 
@@ -34,7 +87,7 @@ def deal_out(batches: Sequence[List[int]], world_size: int, group_size: int) -> 
         steps[-1] += [[]] * (group_size - len(steps[-1]))
     groups = world_size // group_size
     runs = [contiguous_shard(steps, groups, group) for group in range(groups)]
-    idle: List[List[int]] = [[]] * group_size
+    idle: list[list[int]] = [[]] * group_size
     return [
         batch
         for step in range(len(runs[0]))
@@ -44,14 +97,13 @@ def deal_out(batches: Sequence[List[int]], world_size: int, group_size: int) -> 
 
 
 class PlannedBatches(FairseqDataset):
-    """A dataset whose items are the batches of a plan, each with its place among those of its group.
+    """A dataset whose items are whole batches, dealt out to devices in advance.
 
-    Beside what fairseq's collater gives, a sample holds ``host_target``
-    (:mod:`trime_fairseq.data.host_targets`) and ``layout``, plain numbers on the CPU: ``lengths``,
-    the tokens of each row; ``counts``, the tokens of each batch of the group at this step; ``place``, that
-    of this batch among them; ``number``, its own in the plan. An empty batch is one row without a target:
-    its rank takes part in all that the others do, and no loss, gradient or key comes of it. (fairseq would
-    repeat another batch there, whose keys would then be seen by the others.)
+    A sample is a :class:`TrainingSample`: what fairseq's collater gives, with ``host_target`` and
+    ``layout``.
+
+    An empty batch is one row without a target: its rank takes part in all that the others do, and no loss,
+    gradient or key comes of it. (fairseq would repeat another batch there, whose keys the others would see.)
 
     Args:
         dataset: fairseq's ``MonolingualDataset``.
@@ -63,7 +115,7 @@ class PlannedBatches(FairseqDataset):
     def __init__(
         self,
         dataset: Any,
-        dealt: List[List[int]],
+        dealt: list[list[int]],
         group_size: int,
         begins_with_bos: bool = False,
     ) -> None:
@@ -75,22 +127,22 @@ class PlannedBatches(FairseqDataset):
     def __len__(self) -> int:
         return len(self.dealt)
 
-    def __getitem__(self, number: int) -> Dict[str, Any]:
+    def __getitem__(self, number: int) -> TrainingSample:
         items = [self.dataset[i] for i in self.dealt[number]]
-        sample: Dict[str, Any] = self.dataset.collater(items or [self._placeholder()])
+        sample: TrainingSample = self.dataset.collater(items or [self._placeholder()])
         if not items:
-            sample.update(ntokens=0, nsentences=0)
-        first = number - number % self.group_size
-        with_host_target(sample)
-        sample["layout"] = {
-            "lengths": tuple(len(item["source"]) for item in items) or (0,),
-            "counts": tuple(self.counts[first : first + self.group_size]),
-            "place": number % self.group_size,
-            "number": number,
-        }
+            sample["ntokens"] = sample["nsentences"] = 0
+        member = number % self.group_size
+        first = number - member
+        lengths = [len(item["source"]) for item in items]
+        # --pad-to-fixed-bsz adds rows of padding.
+        lengths += [0] * (len(sample["target"]) - len(lengths))
+        counts = tuple(self.counts[first : first + self.group_size])
+        sample["layout"] = BatchLayout(tuple(lengths), counts, member, number)
+        sample["host_target"] = host_copy(sample["target"])
         return sample
 
-    def collater(self, samples: List[Dict[str, Any]]) -> Dict[str, Any]:
+    def collater(self, samples: list[TrainingSample]) -> TrainingSample:
         """The only item of an iterator's batch."""
         (sample,) = samples
         return sample
@@ -102,7 +154,7 @@ class PlannedBatches(FairseqDataset):
     def supports_prefetch(self) -> bool:
         return False
 
-    def _placeholder(self) -> Dict[str, Any]:
+    def _placeholder(self) -> dict[str, Any]:
         # A row of nothing but padding would make attention divide by zero.
         vocab = self.dataset.vocab
         return {"id": -1, "source": torch.tensor([vocab.eos()]), "target": torch.tensor([vocab.pad()])}

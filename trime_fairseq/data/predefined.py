@@ -1,12 +1,19 @@
 """``--predefined-batches``: a JSON list of segment ids, from which batches are taken in slices."""
 
 import json
-from typing import Callable, List, Optional
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..bm25.batches import BatchesInfo, order_hash
+from .provenance import data_folders
+
+
+def check_one_folder(data: str) -> None:
+    """Raises ValueError if the DATA argument names several folders: ids would be those of the first."""
+    if len(data_folders(data)) > 1:
+        raise ValueError("--predefined-batches orders the segments of one DATA folder, not of several")
 
 
 def read_predefined(path: str, num_segments: int, tokens_per_sample: int) -> NDArray[np.int64]:
@@ -36,12 +43,14 @@ def read_predefined(path: str, num_segments: int, tokens_per_sample: int) -> NDA
         )
     info = BatchesInfo.read(path)
     if info is not None and info.order_hash != order_hash(ids):
-        raise ValueError(f"{flag} is not the list that the .info beside it describes: make the file again")
+        raise ValueError(
+            f"{flag} is not the list that the {BatchesInfo.suffix} beside it describes: make the file again"
+        )
     return _permutation(ids, flag)
 
 
 def check_description(
-    path: str, *, tokens_per_sample: int, sample_break_mode: str, data_hash: Callable[[], Optional[str]]
+    path: str, *, tokens_per_sample: int, sample_break_mode: str, data_hash: Callable[[], str | None]
 ) -> None:
     """Compares the description that ``trime-bm25 batches`` writes beside a list; lists of others have none.
 
@@ -70,7 +79,7 @@ def check_description(
         )
 
 
-def _permutation(ids: List[int], flag: str) -> NDArray[np.int64]:
+def _permutation(ids: list[int], flag: str) -> NDArray[np.int64]:
     outside = [number for number in ids if not 0 <= number < len(ids)]
     if outside:
         raise ValueError(

@@ -1,20 +1,21 @@
-"""The files that fairseq-preprocess writes."""
+"""The binarised text that fairseq-preprocess writes, read without fairseq."""
 
 import os
-from typing import Optional
-
-from fairseq import utils
-from fairseq.data.indexed_dataset import data_file_path, index_file_path
 
 from ..files import file_hash
 
 
-def text_files_hash(data: str, subset: str) -> Optional[str]:
+def data_folders(data: str) -> list[str]:
+    """The folders that a DATA argument names, as fairseq splits them."""
+    return data.split("|" if "://" in data else os.pathsep)
+
+
+def text_files_hash(data: str, subset: str) -> str | None:
     """SHA-256 of a binarised text, its index and its tokens; None if it is not there.
 
     Args:
         data: the DATA argument; the first of several folders counts.
         subset: ``train``, ``valid``, ...
     """
-    text = os.path.join(utils.split_paths(data)[0], subset)
-    return file_hash(index_file_path(text), data_file_path(text))
+    text = os.path.join(data_folders(data)[0], subset)
+    return file_hash(f"{text}.idx", f"{text}.bin")

@@ -1,6 +1,7 @@
 """Text order: which samples, in which batches, on which shard."""
 
-from typing import List, Optional, Sequence, Tuple, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,16 +10,16 @@ T = TypeVar("T")
 
 
 def keep_short_enough(
-    sizes: NDArray[np.int64], max_positions: Optional[int]
-) -> Tuple[NDArray[np.int64], NDArray[np.int64]]:
+    sizes: NDArray[np.int64], max_positions: int | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices of the samples the model has positions for, and of the others, in text order."""
     too_long = sizes > (max_positions if max_positions is not None else np.inf)
     return np.flatnonzero(~too_long), np.flatnonzero(too_long)
 
 
 def consecutive_batches(
-    lengths: Sequence[int], max_tokens: int, max_rows: Optional[int] = None
-) -> List[List[int]]:
+    lengths: Sequence[int], max_tokens: int, max_rows: int | None = None
+) -> list[list[int]]:
     """Batches of consecutive positions, as large as allowed.
 
     Args:
@@ -26,7 +27,7 @@ def consecutive_batches(
         max_tokens: bound on rows times the longest row of a batch; a single longer row is a batch.
         max_rows: bound on rows, if any.
     """
-    batches: List[List[int]] = []
+    batches: list[list[int]] = []
     longest = 0
     for position, length in enumerate(lengths):
         rows = len(batches[-1]) if batches else 0
@@ -40,7 +41,7 @@ def consecutive_batches(
     return batches
 
 
-def contiguous_shard(batches: List[T], num_shards: int, shard_id: int) -> List[T]:
+def contiguous_shard(batches: list[T], num_shards: int, shard_id: int) -> list[T]:
     """The ``shard_id``-th of ``num_shards`` contiguous runs of batches, equal in number up to one.
 
     For 7 batches on 3 shards: [0 1 2] [3 4] [5 6], where fairseq deals out [0 3 6] [1 4] [2 5].

@@ -1,1 +1,23 @@
-"""What is measured: losses of models with memories, in fairseq-eval-lm and in Python."""
+"""What is measured: the loss of a model with memories, by ``fairseq-eval-lm`` or :func:`evaluate`."""
+
+# isort: off
+from .quiet import import_fairseq
+
+import_fairseq()
+
+# isort: on
+from .config import DatastoreConfig, EvaluationConfig, MemoryConfig  # noqa: E402
+from .eval_lm import evaluate, register, run_eval_lm  # noqa: E402
+from .result import EvaluationResult  # noqa: E402
+from .scorer import MemoryScorer  # noqa: E402
+
+__all__ = [
+    "DatastoreConfig",
+    "EvaluationConfig",
+    "EvaluationResult",
+    "MemoryConfig",
+    "MemoryScorer",
+    "evaluate",
+    "register",
+    "run_eval_lm",
+]

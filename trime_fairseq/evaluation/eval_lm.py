@@ -1,77 +1,106 @@
-"""Runs stock ``fairseq-eval-lm`` in this process, with another scorer or another place for the keys."""
+"""Runs stock ``fairseq-eval-lm`` in this process: :func:`evaluate`, and with a task of one's own."""
 
 import os
 import sys
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Callable, Iterator, List, Optional
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
 
-from ..datastore import Manifest
-from ..datastore.background import RowSink
+from fairseq.tasks import TASK_REGISTRY, import_tasks
+
+from ..flags import flag
+from .config import EvaluationConfig, MemoryConfig
+from .result import EvaluationResult
+from .run import EvaluationRun
+
+TASK = "trime_language_modeling"
+PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 
 
-@dataclass(frozen=True)
-class Substitutes:
-    """What an evaluation uses in place of its own.
+def evaluate(
+    checkpoint: str, data: str, config: MemoryConfig | EvaluationConfig | None = None, **flags: Any
+) -> EvaluationResult:
+    """Evaluates a model on a binarised text, as ``fairseq-eval-lm DATA --path CHECKPOINT`` does.
 
-    Attributes:
-        scorer: called like :class:`trime_fairseq.evaluation.scorer.TrimeScorer`.
-        sink: makes the :class:`RowSink` for the datastore that the manifest describes.
+        local = EvaluationConfig(use_local=True, tokens_per_sample=256)
+        result = evaluate("checkpoint_best.pt", "data-bin/my", local, gen_subset="test")
+        print(result.ppl, result.ppl_without_memory)
+
+    Args:
+        checkpoint: file of the model.
+        data: folder of the binarised text.
+        config: the memories, the datastore, how the text is cut.
+        flags: further flags of ``fairseq-eval-lm`` by their names: ``gen_subset="test"``, ``batch_size=8``,
+            ``cpu=True``.
+
+    Raises:
+        ValueError: for input that cannot be evaluated; the message names the flag or file.
+        SystemExit: for a flag that ``fairseq-eval-lm`` does not have.
     """
+    words = [data, "--path", checkpoint]
+    config = config or EvaluationConfig()
+    defaults = type(config)()
+    given = {of.name: getattr(config, of.name) for of in fields(config) if of.name != "_name"}
+    changed = {name: value for name, value in given.items() if value != getattr(defaults, name)}
+    for name, value in {**changed, **flags}.items():
+        if value is None or value is False:
+            continue
+        words += [flag(name)] if value is True else [flag(name), str(value)]
+    return run_eval_lm(words)
 
-    scorer: Optional[Callable[..., Any]] = None
-    sink: Optional[Callable[[Manifest], RowSink]] = None
 
+def run_eval_lm(arguments: Sequence[str], task: type[Any] | None = None) -> EvaluationResult:
+    """``fairseq-eval-lm ARGUMENTS`` in this process and no other.
 
-_current = Substitutes()
+    Args:
+        arguments: of the command, DATA included.
+        task: a subclass of the task that the arguments name, to use in its place: it may have its own
+            ``build_scorer`` and ``build_sink``.
 
+    Raises:
+        ValueError: for input that cannot be evaluated.
+        SystemExit: as fairseq does for wrong flags.
+    """
+    register()
+    from fairseq_cli import eval_lm
 
-def substitutes() -> Substitutes:
-    """Those of the evaluation that runs."""
-    return _current
+    runs: list[EvaluationRun] = []
+    before = TASK_REGISTRY[TASK]
 
+    class ObservedTask(task or before):  # type: ignore[misc]
+        def eval_lm_dataloader(self, *args: Any, **options: Any) -> EvaluationRun:
+            runs.append(super().eval_lm_dataloader(*args, **options))
+            return runs[-1]
 
-@contextmanager
-def _using(chosen: Substitutes) -> Iterator[None]:
-    global _current
-    before, _current = _current, chosen
+    argv, sys.argv = sys.argv, ["fairseq-eval-lm", *_one_process(arguments)]
+    TASK_REGISTRY[TASK] = ObservedTask
     try:
-        yield
+        eval_lm.cli_main()
     finally:
-        _current = before
+        TASK_REGISTRY[TASK] = before
+        sys.argv = argv
+    if not runs or runs[0].result is None:
+        raise ValueError(f"--task: an evaluation with memories takes --task {TASK}")
+    return runs[0].result
 
 
-def evaluation_flags(arguments: List[str]) -> List[str]:
-    """The arguments without ``--user-dir`` of this package, which is imported already; one process."""
-    words: List[str] = []
+def register() -> None:
+    """Registers this package with fairseq, whose ``--user-dir`` skips a package that is imported already."""
+    import_tasks(os.path.join(PACKAGE, "tasks"), f"{__name__.split('.')[0]}.tasks")
+
+
+def _one_process(arguments: Sequence[str]) -> list[str]:
+    """The arguments without ``--user-dir`` of this package, for one process."""
+    words: list[str] = []
     given = iter(arguments)
-    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     for word in given:
         if word == "--user-dir" or word.startswith("--user-dir="):
             folder = word.split("=", 1)[1] if "=" in word else next(given, "")
-            if os.path.abspath(folder) != here:
+            if os.path.realpath(folder) != PACKAGE:
                 words += ["--user-dir", folder]
             continue
         words.append(word)
-    if "--task" not in words:
-        words += ["--task", "trime_language_modeling"]
-    if "--distributed-world-size" not in words:
-        words += ["--distributed-world-size", "1"]
+    for name, value in (("--task", TASK), ("--distributed-world-size", "1")):
+        if not any(word.split("=")[0] == name for word in words):
+            words += [name, value]
     return words
-
-
-def run_eval_lm(arguments: List[str], chosen: Substitutes) -> None:
-    """``fairseq-eval-lm ARGUMENTS``, in one process.
-
-    Raises:
-        SystemExit: as fairseq does for wrong flags.
-        ValueError: for bad input.
-    """
-    from fairseq_cli import eval_lm
-
-    before, sys.argv = sys.argv, ["fairseq-eval-lm", *evaluation_flags(arguments)]
-    try:
-        with _using(chosen):
-            eval_lm.cli_main()
-    finally:
-        sys.argv = before

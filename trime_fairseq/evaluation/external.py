@@ -3,7 +3,7 @@
 import logging
 import os
 from dataclasses import dataclass
-from typing import Any, Optional, Tuple
+from typing import Any
 
 from ..datastore import Datastore, DatastoreError, open_datastore
 from ..datastore.index.config import IndexSidecar, import_faiss
@@ -20,10 +20,10 @@ class Querying:
     dimension: int
     key_type: str
     dictionary_hash: str
-    checkpoint: Optional[str]
+    checkpoint: str | None
 
 
-def open_external(flags: Any, model: Querying, use_gpu: bool) -> Tuple[Retriever, Datastore, str]:
+def open_external(flags: Any, model: Querying, use_gpu: bool) -> tuple[Retriever, Datastore, str]:
     """The retriever, the datastore and the metric.
 
     Args:
@@ -103,7 +103,7 @@ def _check_store(store: Datastore, model: Querying) -> None:
         )
 
 
-def _metric(index: Any, sidecar: Optional[IndexSidecar], flags: Any) -> str:
+def _metric(index: Any, sidecar: IndexSidecar | None, flags: Any) -> str:
     faiss = import_faiss()
     asked = None if flags.faiss_metric_type is None else str(flags.faiss_metric_type)
     if index.metric_type not in (faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT):
@@ -123,7 +123,7 @@ def _metric(index: Any, sidecar: Optional[IndexSidecar], flags: Any) -> str:
 
 
 def _check_index(
-    index: Any, sidecar: Optional[IndexSidecar], store: Datastore, model: Querying, path: str
+    index: Any, sidecar: IndexSidecar | None, store: Datastore, model: Querying, path: str
 ) -> None:
     if index.d != model.dimension:
         raise DatastoreError(

@@ -1,65 +1,90 @@
-"""The memories of a batch of consecutive samples: what they say about the target of each token.
+"""What the memories of a batch of consecutive samples say about the target of each token.
 
-All are computed for several temperatures, sizes and numbers of neighbours at once, so that a grid of settings
-costs one pass of the model and one search. An evaluation is a grid of one point.
+Scores are computed for several temperatures T, sizes of the long-term memory S and numbers of neighbours K at
+once, so that a grid of settings costs one pass of the model and one search. An evaluation is a grid of one
+point. A memory that holds nothing for a token scores -inf there: logaddexp leaves the others as they are.
 """
 
-from dataclasses import dataclass
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..datastore.retriever import Neighbors
-from ..memory import LongTermMemory, Visibility, memory_lse, neighbor_lse
+from ..memory import LongTermMemory, Visibility, memory_lse, neighbor_lse, similarity_scale
 
-# A and P of the objective, [N] each.
-LsePair = Tuple[Tensor, Tensor]
-Intervals = Tuple[Tuple[int, int, int], ...]
+Intervals = tuple[tuple[int, int, int], ...]
 
 
-@dataclass(frozen=True)
-class Grid:
-    """The values for which memories are computed; sizes and numbers of neighbours increase."""
-
-    temperatures: Tuple[float, ...]
-    mem_sizes: Tuple[int, ...] = ()
-    ks: Tuple[int, ...] = ()
-
-
-class Batch(NamedTuple):
+class EvaluatedBatch(NamedTuple):
     """A batch as the memories see it.
 
     Attributes:
-        sample: of :class:`trime_fairseq.data.ContextWindowDataset`.
-        keys: g(c) of every position of the input, [B * T, d].
-        evaluated: positions of the N evaluated tokens among them, int64 [N].
-        queries, targets: g(c) of the evaluated tokens, [N, d], and the tokens that follow, int64 [N].
+        source: tokens of the model's input, int64 [B, L].
+        sample_ids: numbers of the B samples in the text.
+        spans: first and last + 1 evaluated position of each row.
+        keys: g(c) of every position of the input, [B * L, d].
+        queries, targets: g(c) of the N evaluated tokens, [N, d], and the tokens that follow, int64 [N].
     """
 
-    sample: Dict[str, Any]
+    source: Tensor
+    sample_ids: Sequence[int]
+    spans: Sequence[tuple[int, int]]
     keys: Tensor
-    evaluated: Tensor
     queries: Tensor
     targets: Tensor
 
+    def scale(self, temperature: float) -> float:
+        """Factor of the inner products."""
+        return similarity_scale(self.queries.size(1), temperature)
 
-def local_memory(batch: Batch, temperatures: Sequence[float], impl: str = "auto") -> List[LsePair]:
-    """A and P over the earlier tokens of the model's input, for each temperature; ``impl`` as of
-    :func:`trime_fairseq.memory.memory_lse`."""
-    source = batch.sample["net_input"]["src_tokens"]
+
+class MemoryScores(NamedTuple):
+    """A and P of the objective, the log-sum-exps over all memories and over those of the target: float32
+    (float64 for float64), of shapes that broadcast to [T, S, K, N]."""
+
+    all_lse: Tensor
+    positive_lse: Tensor
+
+    @classmethod
+    def of_nothing(cls, tokens: Tensor) -> "MemoryScores":
+        """Without any memory, for as many tokens as there are values [N]."""
+        nothing = torch.full_like(tokens, -torch.inf).view(1, 1, 1, -1)
+        return cls(nothing, nothing)
+
+    def union(self, other: "MemoryScores") -> "MemoryScores":
+        """Over the memories of both."""
+        return MemoryScores(*(torch.logaddexp(mine, theirs) for mine, theirs in zip(self, other)))
+
+
+class NeighborScores(NamedTuple):
+    """Of the softmax over the neighbours alone, for I temperatures: float32 [I, K, N].
+
+    Attributes:
+        log_prob: of the target; -inf where no neighbour votes for it.
+        exists: whether a token has any neighbour, bool [I, K, N].
+    """
+
+    log_prob: Tensor
+    exists: Tensor
+
+
+def local_memory(batch: EvaluatedBatch, temperatures: Sequence[float], impl: str = "auto") -> MemoryScores:
+    """Scores [T, 1, 1, N] of the earlier tokens of the model's input; ``impl`` as of :func:`memory_lse`."""
     # The token that followed position t of the input is the input at t + 1. (The last column rolls
     # around, but nothing sees it: there is no query after it.)
-    next_tokens = source.roll(-1, dims=1).reshape(-1)
-    visibility = Visibility.row_prefixes(source.size(1), tuple(map(tuple, batch.sample["spans"])))
-    return [
+    next_tokens = batch.source.roll(-1, dims=1).reshape(-1)
+    visibility = Visibility.row_prefixes(batch.source.size(1), tuple(map(tuple, batch.spans)))
+    scores = [
         memory_lse(
             *(batch.queries, batch.keys, batch.targets, next_tokens, visibility),
-            scale(batch, temperature),
+            batch.scale(temperature),
             impl=impl,
         )
         for temperature in temperatures
     ]
+    return MemoryScores(*(torch.stack(lse)[:, None, None] for lse in zip(*scores)))
 
 
 class PrecedingText:
@@ -68,43 +93,49 @@ class PrecedingText:
     Args:
         sizes: how many tokens, increasing; the memory holds the largest.
         impl: of :func:`trime_fairseq.memory.memory_lse`.
+
+    Attributes:
+        memory: keys and tokens.
+        last_id: number of the last sample that was added.
     """
 
     def __init__(self, sizes: Sequence[int], impl: str = "auto") -> None:
+        self.memory = LongTermMemory(sizes[-1])
         self._sizes = sizes
         self._impl = impl
-        self._memory = LongTermMemory(sizes[-1])
-        self._last_id = -1
+        self.last_id = -1
 
-    def read_and_add(self, batch: Batch, temperatures: Sequence[float]) -> List[List[LsePair]]:
-        """A and P for each temperature and size; then the evaluated tokens belong to the memory."""
-        intervals, gap = self._intervals(batch.sample)
-        memory = self._memory
+    def read_and_add(self, batch: EvaluatedBatch, temperatures: Sequence[float]) -> MemoryScores:
+        """Scores [T, S, 1, N]; then the evaluated tokens belong to the memory."""
+        intervals, gap = self._intervals(batch)
+        memory = self.memory
         memory.append(batch.queries, batch.targets)
-        result = []
+        grid = []
         for temperature in temperatures:
-            sums: List[LsePair] = []
+            sizes: list[MemoryScores] = []
             for part in intervals:
-                pair = memory_lse(
-                    *(batch.queries, memory.keys, batch.targets, memory.tokens),
-                    *(Visibility.shared(part), scale(batch, temperature)),
-                    impl=self._impl,
+                more = MemoryScores(
+                    *memory_lse(
+                        *(batch.queries, memory.keys, batch.targets, memory.tokens),
+                        *(Visibility.shared(part), batch.scale(temperature)),
+                        impl=self._impl,
+                    )
                 )
-                sums.append(add(sums[-1], pair) if sums else pair)
-            result.append(sums)
+                sizes.append(sizes[-1].union(more) if sizes else more)
+            grid.append([torch.stack(lse) for lse in zip(*sizes)])
         memory.forget(before=gap)
-        return result
+        return MemoryScores(*(torch.stack(lse).unsqueeze(2) for lse in zip(*grid)))
 
-    def _intervals(self, sample: Dict[str, Any]) -> Tuple[List[Intervals], int]:
+    def _intervals(self, batch: EvaluatedBatch) -> tuple[list[Intervals], int]:
         """What each row sees once this batch is appended, for each size without the next smaller one: the
-        tokens before the row, back to where sample ids were last not consecutive. Also returns that place:
-        nothing before it may be seen any more."""
-        gap, end = 0, len(self._memory)
-        rows: List[List[Tuple[int, int, int]]] = [[] for _ in self._sizes]
-        for sample_id, (first, last) in zip(sample["sample_ids"], sample["spans"]):
-            if sample_id != self._last_id + 1:
+        tokens before the row, back to where sample ids were last not consecutive. Also returns where that
+        is: nothing before it may be seen any more."""
+        gap, end = 0, len(self.memory)
+        rows: list[list[tuple[int, int, int]]] = [[] for _ in self._sizes]
+        for sample_id, (first, last) in zip(batch.sample_ids, batch.spans):
+            if sample_id != self.last_id + 1:
                 gap = end
-            self._last_id = sample_id
+            self.last_id = sample_id
             newer = end
             for row, size in zip(rows, self._sizes):
                 begin = max(gap, end - size)
@@ -115,39 +146,24 @@ class PrecedingText:
 
 
 def external_memory(
-    batch: Batch, neighbors: Neighbors, temperatures: Sequence[float], ks: Sequence[int]
-) -> List[List[LsePair]]:
-    """A and P over the nearest keys, for each temperature and number of neighbours."""
-    scores, tokens, _ = neighbors
-    return [
-        list(zip(*neighbor_lse(scores, tokens, batch.targets, scale(batch, temperature), ks)))
+    batch: EvaluatedBatch, neighbors: Neighbors, temperatures: Sequence[float], ks: Sequence[int]
+) -> MemoryScores:
+    """Scores [T, 1, K, N] of the first k nearest keys."""
+    grid = [
+        neighbor_lse(neighbors.scores, neighbors.tokens, batch.targets, batch.scale(temperature), ks)
         for temperature in temperatures
     ]
+    return MemoryScores(*(torch.stack(lse).unsqueeze(1) for lse in zip(*grid)))
 
 
-def neighbor_log_prob(
+def neighbor_scores(
     neighbors: Neighbors, targets: Tensor, temperatures: Sequence[float], ks: Sequence[int]
-) -> List[List[LsePair]]:
-    """For each temperature and k, the log-probability of the target in the softmax over the scores of the
-    first k neighbours, and whether there are any: [N] each."""
-    scores, tokens, _ = neighbors
-    result = []
-    for temperature in temperatures:
-        sums = neighbor_lse(scores, tokens, targets, 1 / temperature, ks)
-        exists = [every > -torch.inf for every in sums[0]]
-        result.append([((p - a).masked_fill(~e, -torch.inf), e) for a, p, e in zip(*sums, exists)])
-    return result
-
-
-def scale(batch: Batch, temperature: float) -> float:
-    """Factor of the inner products."""
-    return float(batch.queries.size(1) ** -0.5 / temperature)
-
-
-def add(first: Optional[LsePair], second: Optional[LsePair]) -> LsePair:
-    """A and P over two memories, either of which may be missing."""
-    if first is None or second is None:
-        only = first if second is None else second
-        assert only is not None
-        return only
-    return torch.logaddexp(first[0], second[0]), torch.logaddexp(first[1], second[1])
+) -> NeighborScores:
+    """The softmax over the scores of the first k neighbours, divided by a temperature but not by sqrt(d)."""
+    grid = [
+        neighbor_lse(neighbors.scores, neighbors.tokens, targets, 1 / temperature, ks)
+        for temperature in temperatures
+    ]
+    all_lse, positive_lse = (torch.stack(lse) for lse in zip(*grid))
+    exists = all_lse > -torch.inf
+    return NeighborScores((positive_lse - all_lse).masked_fill(~exists, -torch.inf), exists)

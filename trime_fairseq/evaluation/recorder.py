@@ -1,6 +1,6 @@
 """Which evaluated tokens become rows of a datastore, and handing them to its writer."""
 
-from typing import List, Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ class RowPlan:
         lengths: NDArray[np.int64],
         contexts: NDArray[np.int64],
         full_context: int = 0,
-        limit: Optional[int] = None,
+        limit: int | None = None,
     ) -> None:
         self.full_context = full_context
         stored = np.where(contexts >= full_context, lengths, 0)
@@ -43,14 +43,14 @@ class RowPlan:
         if not self.rows:
             raise ValueError("--context-full-only: no sample of this text has a full context window")
 
-    def range(self, batches: Sequence[Sequence[int]]) -> Tuple[int, int]:
+    def range(self, batches: Sequence[Sequence[int]]) -> tuple[int, int]:
         """The rows [begin, end) of consecutive batches of samples."""
         if not batches:
             return self.rows, self.rows
         begin, end = self._begins[batches[0][0]], self._ends[batches[-1][-1]]
         return min(int(begin), self.rows), min(int(end), self.rows)
 
-    def missing(self, batches: List[List[int]], resume_row: int) -> Tuple[List[List[int]], int]:
+    def missing(self, batches: list[list[int]], resume_row: int) -> tuple[list[list[int]], int]:
         """The batches that hold rows from ``resume_row`` on, and the first row of the first of them."""
         fresh = bool(batches) and resume_row == self.range(batches)[0]
         wanted = [
@@ -77,7 +77,7 @@ class KeyRecorder:
         self._full_context = full_context
         self._rows = rows
 
-    def add(self, spans: Sequence[Tuple[int, int]], queries: Tensor, targets: Tensor) -> None:
+    def add(self, spans: Sequence[tuple[int, int]], queries: Tensor, targets: Tensor) -> None:
         """Keys [N, d] and tokens int64 [N] of samples with these evaluated positions (first, last + 1)."""
         short = [first < self._full_context for first, _ in spans]
         if any(short):

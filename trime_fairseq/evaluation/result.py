@@ -1,22 +1,21 @@
-"""The result of an evaluation: totals over all tokens and shards, the log line and the JSON file."""
+"""The result of an evaluation: sums over all tokens, the log lines, the JSON file."""
 
 import json
 import logging
 import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..distributed import world_size
 from ..files import write_json
 
 logger = logging.getLogger(__name__)
-
-# What is summed over tokens: negative log-likelihood (nats), mass on memories, target's share from memory.
-_SUMS = ("nll", "mem_mass", "mem_share")
 
 
 class Totals:
@@ -24,7 +23,7 @@ class Totals:
 
     def __init__(self) -> None:
         self.tokens = 0
-        self._sums: Optional[Tensor] = None
+        self._sums: Tensor | None = None
         self._started = time.perf_counter()
 
     def start(self) -> None:
@@ -32,187 +31,209 @@ class Totals:
         self._started = time.perf_counter()
 
     def add(self, sums: Tensor, tokens: int) -> None:
-        """Adds float64 [3] sums over ``tokens`` tokens: see the fields of :class:`ShardResult`."""
+        """Adds sums over ``tokens`` tokens, float64 [4]: negative log-likelihood with and without memories in
+        nats, mass on memories, share of the target's probability that came from memories."""
         self._sums = sums if self._sums is None else self._sums + sums
         self.tokens += tokens
 
-    def finish(self) -> "ShardResult":
-        """The sums of this process, and of all processes where several evaluate together."""
-        sums = self._sums.tolist() if self._sums is not None else [0.0] * len(_SUMS)
-        seconds = time.perf_counter() - self._started
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    def finish(self) -> "EvaluationResult":
+        """The sums of this process, or of all processes where several evaluate together."""
+        sums = [0.0] * 4 if self._sums is None else self._sums.tolist()
+        tokens, seconds = self.tokens, time.perf_counter() - self._started
+        if world_size() > 1:
             device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-            row = torch.tensor([*sums, float(self.tokens)], dtype=torch.float64, device=device)
+            row = torch.tensor([*sums, float(tokens)], dtype=torch.float64, device=device)
             dist.all_reduce(row)
             slowest = torch.tensor([seconds], dtype=torch.float64, device=device)
             dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
-            *sums, tokens = row.tolist()
-            return ShardResult(int(tokens), slowest.item(), *sums)
-        return ShardResult(self.tokens, seconds, *sums)
+            *sums, counted = row.tolist()
+            tokens, seconds = int(counted), slowest.item()
+        nll, without_memory, mass, share = sums
+        each = 1 / max(tokens, 1)
+        return EvaluationResult(tokens, seconds, nll, without_memory, mass * each, share * each)
 
 
-@dataclass
-class ShardResult:
-    """Sums over the evaluated tokens of one or all shards.
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluation of a text found.
 
     Attributes:
         tokens: number of evaluated tokens.
-        seconds: wall-clock time of the slowest shard.
-        nll: negative log-likelihood, in nats.
-        mem_mass: share of the distribution on memories, summed over tokens.
-        mem_share: share of the target's probability that came from memory, summed over tokens.
+        seconds: wall-clock time, of the slowest shard.
+        nll_nats, nll_nats_without_memory: negative log-likelihood of all tokens in nats, with the memories
+            in use and of the model alone.
+        mem_mass: share of the distribution that lies on memories, a mean over tokens.
+        mem_share: share of the target's probability that came from memories, a mean over tokens.
+        description: what was evaluated, and how.
+        measured: what else was measured, such as seconds per stage.
     """
 
     tokens: int
     seconds: float
-    nll: float
+    nll_nats: float
+    nll_nats_without_memory: float
     mem_mass: float
     mem_share: float
+    description: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, Any] = field(default_factory=dict)
 
-    def report(self) -> Dict[str, Any]:
-        """Loss in bits per token, perplexity, speed and means, with the sums they come from."""
-        tokens = max(self.tokens, 1)
-        loss = self.nll / tokens / math.log(2)
+    @property
+    def loss(self) -> float:
+        """Bits per token."""
+        return self.nll_nats / max(self.tokens, 1) / math.log(2)
+
+    @property
+    def loss_without_memory(self) -> float:
+        """Bits per token of the model alone."""
+        return self.nll_nats_without_memory / max(self.tokens, 1) / math.log(2)
+
+    @property
+    def ppl(self) -> float:
+        """Perplexity."""
+        return perplexity(self.loss)
+
+    @property
+    def ppl_without_memory(self) -> float:
+        """Perplexity of the model alone."""
+        return perplexity(self.loss_without_memory)
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def uses_memory(self) -> bool:
+        """Whether any memory had a part in the loss."""
+        return self.mem_mass > 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of the JSON file."""
         return {
-            "loss": loss,
-            "ppl": 2.0**loss,
+            "loss": self.loss,
+            "ppl": self.ppl,
             "tokens": self.tokens,
-            "tokens_per_second": self.tokens / self.seconds if self.seconds > 0 else 0.0,
+            "tokens_per_second": self.tokens_per_second,
             "seconds": self.seconds,
-            "nll_nats": self.nll,
-            "mem_mass": self.mem_mass / tokens,
-            "mem_share": self.mem_share / tokens,
+            "nll_nats": self.nll_nats,
+            "mem_mass": self.mem_mass,
+            "mem_share": self.mem_share,
+            "loss_without_memory": self.loss_without_memory,
+            "ppl_without_memory": self.ppl_without_memory,
+            "nll_nats_without_memory": self.nll_nats_without_memory,
+            **self.description,
+            **self.measured,
         }
 
     @classmethod
-    def merge(cls, reports: List[Dict[str, Any]]) -> "ShardResult":
-        """Of the reports of shards that were evaluated one by one or side by side."""
+    def merge(cls, shards: Sequence[Mapping[str, Any]], description: Mapping[str, Any]) -> "EvaluationResult":
+        """The whole, of the JSON of its shards."""
+        tokens = sum(int(shard["tokens"]) for shard in shards)
+
+        def mean(name: str) -> float:
+            return math.fsum(float(shard[name]) * shard["tokens"] for shard in shards) / max(tokens, 1)
+
         return cls(
-            tokens=sum(report["tokens"] for report in reports),
-            seconds=max(report["seconds"] for report in reports),
-            nll=math.fsum(report["nll_nats"] for report in reports),
-            mem_mass=math.fsum(report["mem_mass"] * report["tokens"] for report in reports),
-            mem_share=math.fsum(report["mem_share"] * report["tokens"] for report in reports),
+            tokens=tokens,
+            seconds=max(shard["seconds"] for shard in shards),
+            nll_nats=math.fsum(shard["nll_nats"] for shard in shards),
+            nll_nats_without_memory=math.fsum(shard["nll_nats_without_memory"] for shard in shards),
+            mem_mass=mean("mem_mass"),
+            mem_share=mean("mem_share"),
+            description=description,
+            measured=merge_measured(shards),
         )
 
-
-@dataclass
-class Evaluation:
-    """One run of ``fairseq-eval-lm``, from its first batch to its result.
-
-    Args:
-        description: what was evaluated and how; goes into the JSON file as it is, and shards of one
-            evaluation are recognised by it.
-        eval_file: where to write the result as JSON, if anywhere.
-        num_shards, shard_id: this process's part of the samples.
-        at_end: called when all batches are through; what they return goes into the report.
-    """
-
-    description: Dict[str, Any]
-    eval_file: Optional[str] = None
-    num_shards: int = 1
-    shard_id: int = 0
-    totals: Totals = field(default_factory=Totals)
-    at_end: List[Callable[[], Dict[str, Any]]] = field(default_factory=list)
-
-    def finish(self) -> None:
-        """Logs the loss of all tokens and writes the JSON file.
-
-        Shards that are evaluated by separate commands (``--num-shards``) write one file each; whoever
-        finds the files of all the others there writes the result of the whole.
-        """
-        measured: Dict[str, Any] = {}
-        for ending in self.at_end:
-            measured.update(ending())
-        result = self.totals.finish()
-        together = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        if together and dist.get_rank() != 0:
-            return
-        if not result.tokens:
-            logger.info("TRIME: nothing was left to evaluate; no result is written")
-            return
-        report = {**result.report(), **self.description, **measured}
-        if self.num_shards == 1 or together:
-            self._log(report, "all")
-            if self.eval_file:
-                write_json(self.eval_file, {**report, "num_shards": self.num_shards})
-            return
-        self._log(report, f"shard {self.shard_id} of {self.num_shards}:")
-        if self.eval_file:
-            write_json(self._shard_file(self.shard_id), report)
-            self._merge_shards(self.eval_file)
-
-    def _log(self, report: Dict[str, Any], which: str) -> None:
-        unit = "subword token, fairseq's line is per word; " if report.get("post_process") else ""
+    def log(self, which: str, compare: bool = True) -> None:
+        """Logs the loss and where the time went; then, where memories were used, what they gained."""
+        of_subwords = (
+            "subword token, fairseq's line is per word; " if self.description.get("post_process") else ""
+        )
         logger.info(
-            f"TRIME: {which} {report['tokens']:,} tokens, {report['tokens_per_second']:,.0f} tokens/s: "
-            f"Loss (base 2): {report['loss']:.4f}, Perplexity: {report['ppl']:.2f}, {unit}"
-            f"mass on memories {report['mem_mass']:.3f}, share of the target's {report['mem_share']:.3f}"
+            f"TRIME: {which} {self.tokens:,} tokens, {self.tokens_per_second:,.0f} tokens/s: "
+            f"Loss (base 2): {self.loss:.4f}, Perplexity: {self.ppl:.2f}, {of_subwords}"
+            f"mass on memories {self.mem_mass:.3f}, share of the target's {self.mem_share:.3f}"
         )
-        seconds = report.get("stage_seconds")
+        seconds = self.measured.get("stage_seconds")
         if seconds:
             stages = ", ".join(f"{name} {value:.2f}" for name, value in seconds.items())
-            logger.info(f"TRIME: seconds per stage: {stages}, of {report['seconds']:.2f} in all")
-        if "recall_at_k" in report:
+            logger.info(f"TRIME: seconds per stage: {stages}, of {self.seconds:.2f} in all")
+        if "recall_at_k" in self.measured:
+            k, found = self.description["k"], self.measured
             logger.info(
-                f"TRIME: recall of the index: nearest key {report['recall_at_1']:.3f}, {report['k']} nearest "
-                f"{report['recall_at_k']:.3f}, of {report['recall_queries']:,} searches"
+                f"TRIME: recall of the index: nearest key {found['recall_at_1']:.3f}, {k} nearest "
+                f"{found['recall_at_k']:.3f}, of {found['recall_queries']:,} searches"
+            )
+        if compare and self.uses_memory:
+            self._log_comparison()
+
+    def _log_comparison(self) -> None:
+        logger.info(
+            f"TRIME: {self.tokens:,} tokens: perplexity {self.ppl_without_memory:.2f} without memories, "
+            f"{self.ppl:.2f} with; they hold {self.mem_mass:.2f} of the distribution, {self.mem_share:.2f} "
+            "of the target's probability"
+        )
+        if self.loss > self.loss_without_memory:
+            logger.warning(
+                "TRIME: the memories make it worse: tune --softmax-temp with trime-tune before you judge them"
             )
 
-    def _shard_file(self, shard_id: int) -> str:
-        return f"{self.eval_file}.shard-{shard_id}-of-{self.num_shards}"
 
-    def _merge_shards(self, eval_file: str) -> None:
-        reports = []
-        for shard_id in range(self.num_shards):
-            try:
-                with open(self._shard_file(shard_id), encoding="utf-8") as file:
-                    report = json.load(file)
-            except FileNotFoundError:
-                logger.info(f"TRIME: {eval_file} will be written when shard {shard_id} is done as well")
-                return
-            differing = [k for k, value in self.description.items() if report.get(k) != value]
-            if differing:
-                logger.warning(
-                    f"TRIME: {self._shard_file(shard_id)} is of another evaluation ({', '.join(differing)} "
-                    "differ); not merged"
-                )
-                return
-            reports.append(report)
-        merged = {**ShardResult.merge(reports).report(), **self.description, **merge_measured(reports)}
-        self._log(merged, f"all {self.num_shards} shards,")
-        write_json(eval_file, {**merged, "num_shards": self.num_shards})
+def perplexity(loss: float) -> float:
+    """Of a loss in bits per token; infinite where a float cannot hold it."""
+    return 2.0**loss if loss < 1000 else math.inf
 
 
-class EvaluationIterator:
-    """The batches of an evaluation; when they are through, the evaluation is finished."""
-
-    def __init__(self, batches: Any, evaluation: Evaluation) -> None:
-        self._batches = batches
-        self._evaluation = evaluation
-        self.n = 0
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[Dict[str, Any]]:
-        self._evaluation.totals.start()
-        for batch in self._batches:
-            self.n += 1
-            yield batch
-        self._evaluation.finish()
-
-
-def merge_measured(reports: List[Dict[str, Any]]) -> Dict[str, Any]:
+def merge_measured(shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Seconds per stage, summed over shards; recall, averaged over searches."""
-    merged: Dict[str, Any] = {}
-    stages = [report.get("stage_seconds", {}) for report in reports]
+    stages = [shard.get("stage_seconds", {}) for shard in shards]
     names = dict.fromkeys(name for seconds in stages for name in seconds)
-    merged["stage_seconds"] = {name: sum(seconds.get(name, 0.0) for seconds in stages) for name in names}
-    searched = [report for report in reports if report.get("recall_queries")]
+    merged: dict[str, Any] = {
+        "stage_seconds": {name: sum(seconds.get(name, 0.0) for seconds in stages) for name in names}
+    }
+    searched = [shard for shard in shards if shard.get("recall_queries")]
     if searched:
-        queries = sum(report["recall_queries"] for report in searched)
+        queries = sum(shard["recall_queries"] for shard in searched)
         merged["recall_queries"] = queries
         for name in ("recall_at_1", "recall_at_k"):
-            merged[name] = sum(report[name] * report["recall_queries"] for report in searched) / queries
+            merged[name] = sum(shard[name] * shard["recall_queries"] for shard in searched) / queries
     return merged
+
+
+@dataclass(frozen=True)
+class Shard:
+    """This process's part of the samples: the ``id``-th of ``count``."""
+
+    count: int = 1
+    id: int = 0
+
+    def file(self, eval_file: str) -> str:
+        """Where a command writes its part of the result."""
+        return f"{eval_file}.shard-{self.id}-of-{self.count}"
+
+
+def merge_shard_files(result: EvaluationResult, eval_file: str, count: int) -> None:
+    """Writes and logs the result of the whole, if the files of all ``count`` shards are there.
+
+    Args:
+        result: of this shard.
+        eval_file: the file of the whole.
+    """
+    shards = []
+    for shard in (Shard(count, id) for id in range(count)):
+        path = shard.file(eval_file)
+        try:
+            with open(path, encoding="utf-8") as file:
+                content = json.load(file)
+        except FileNotFoundError:
+            logger.info(f"TRIME: {eval_file} will be written when shard {shard.id} is done as well")
+            return
+        differing = [name for name, value in result.description.items() if content.get(name) != value]
+        if differing:
+            logger.warning(
+                f"TRIME: {path} is of another evaluation ({', '.join(differing)} differ); not merged"
+            )
+            return
+        shards.append(content)
+    whole = EvaluationResult.merge(shards, result.description)
+    whole.log(f"all {count} shards,")
+    write_json(eval_file, {**whole.as_json(), "num_shards": count})

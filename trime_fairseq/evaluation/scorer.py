@@ -1,143 +1,118 @@
-"""The evaluation hook: a scorer for ``fairseq-eval-lm`` that adds the memories.
+"""Log-probabilities of the evaluated tokens, with all memories."""
 
-Stock ``eval_lm`` builds its scorer by the module global ``SequenceScorer``; :func:`score_next_with`
-is the one place that knows.
-"""
-
-import math
-import os
 import sys
-from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
-from fairseq_cli import eval_lm
 from torch import Tensor
 
 from ..datastore.recall import RecallSample
 from ..datastore.retriever import Neighbors, Retriever
-from ..memory import (
-    interpolate,
-    memory_mass,
-    positive_share,
-    trime_log_prob,
-)
+from ..memory import interpolate, memory_mass, positive_share, trime_log_prob
 from ..models.output import run_decoder, token_scores
 from ..models.representation import RepresentationTap
-from .config import MemorySettings
+from .config import MemoryConfig
 from .memory_scores import (
-    Batch,
-    Grid,
-    LsePair,
+    EvaluatedBatch,
+    MemoryScores,
+    NeighborScores,
     PrecedingText,
-    add,
     external_memory,
     local_memory,
-    neighbor_log_prob,
+    neighbor_scores,
 )
 from .recorder import KeyRecorder
 from .result import Totals
 from .stages import StageTimes
 
 
-def score_next_with(make_scorer: Callable[..., Any]) -> None:
-    """The next scorer that ``fairseq-eval-lm`` builds is ``make_scorer(...)``; later ones are stock."""
-    # Run as ``python -m fairseq_cli.eval_lm`` its globals are those of __main__; other programs keep theirs.
-    modules = [eval_lm]
-    main = sys.modules["__main__"]
-    if os.path.realpath(getattr(main, "__file__", None) or "") == os.path.realpath(str(eval_lm.__file__)):
-        modules.append(main)
-    stock = [module.SequenceScorer for module in modules]
-
-    def make_once(*args: Any, **kwargs: Any) -> Any:
-        for module, scorer in zip(modules, stock):
-            module.SequenceScorer = scorer
-        return make_scorer(*args, **kwargs)
-
-    for module in modules:
-        module.SequenceScorer = make_once
-
-
-class Memories(NamedTuple):
-    """What the memories in use say about a batch.
+class Grid(NamedTuple):
+    """Values for which memories are scored; empty where a memory is not used. Sizes and ks increase.
 
     Attributes:
-        joint: for each temperature, size of the long-term memory and number of neighbours A and P over
-            all memories; empty without memories in the softmax.
-        neighbors: for each temperature of the interpolation and number of neighbours the log-probability of
-            the target among the neighbours alone, and whether there are any; empty without interpolation.
+        temperatures: of the memories in the softmax.
+        mem_sizes: tokens of the long-term memory.
+        ks: numbers of neighbours.
+        interp_temps: of the distribution of the neighbours alone.
     """
 
-    joint: List[List[List[LsePair]]]
-    neighbors: List[List[LsePair]]
+    temperatures: tuple[float, ...]
+    mem_sizes: tuple[int, ...]
+    ks: tuple[int, ...]
+    interp_temps: tuple[float, ...]
 
 
-@dataclass
-class Extras:
-    """What an evaluation may have beside its memory settings.
+class Mixture(NamedTuple):
+    """Of N tokens, float32: log-probability of the target, share of the distribution that lies on memories,
+    share of the target's probability that came from them."""
 
-    Attributes:
-        retriever: searches the external memory.
-        recorder: takes the keys of all evaluated tokens.
-        recall: takes a sample of the searches.
-        times: seconds of the stages ``model``, ``search`` and ``combination``.
-    """
-
-    retriever: Optional[Retriever] = None
-    recorder: Optional[KeyRecorder] = None
-    recall: Optional[RecallSample] = None
-    times: StageTimes = field(default_factory=StageTimes)
+    log_prob: Tensor
+    mass: Tensor
+    share: Tensor
 
 
-class TrimeScorer:
+class MemoryScorer:
     """Log-probabilities of the evaluated tokens of consecutive samples, with all memories.
 
     A batch of consecutive samples gives the result of one sample at a time: keys do not depend on the
     memory, so the model runs on all rows at once and row r then sees the rows before it.
 
     Args:
-        settings: which memories, and how they are combined.
-        totals: sums over all tokens are added to it.
+        config: which memories, and how they are combined.
         pad: the padding symbol.
-        softmax_batch: tokens per chunk of the token softmax; 0 for all at once.
-        skip_bos: leave the first token of each sample out of ``totals``, as stock does for a
+        skip_bos: leave the first token of each sample out of the totals, as stock does for a
             prepended beginning-of-sentence token.
-        extras: external memory, datastore to write, times.
+        retriever: searches the external memory.
+        recorder: takes the keys of all evaluated tokens.
+        recall: takes a sample of the searches.
+
+    Attributes:
+        totals: sums over all tokens.
+        times: seconds of the stages ``model``, ``search`` and ``combination``.
     """
 
     def __init__(
         self,
-        settings: MemorySettings,
-        totals: Totals,
+        config: MemoryConfig,
         pad: int,
-        softmax_batch: int = 0,
+        *,
         skip_bos: bool = False,
-        extras: Optional[Extras] = None,
+        retriever: Retriever | None = None,
+        recorder: KeyRecorder | None = None,
+        recall: RecallSample | None = None,
     ) -> None:
-        self.settings = settings
-        self.totals = totals
-        self.softmax_batch = softmax_batch or sys.maxsize
+        self.config = config
         self.skip_bos = skip_bos
-        self.extras = extras or Extras()
-        self.grid, self.interp_temps = self._grid()
+        self.totals = Totals()
+        self.times = StageTimes()
+        self.grid = self._grid()
+        self._retriever, self._recorder, self._recall = retriever, recorder, recall
         sizes = self.grid.mem_sizes
-        self._long_term = PrecedingText(sizes, settings.memory_impl) if sizes else None
+        self.preceding_text = PrecedingText(sizes, config.memory_impl) if sizes else None
         # Published results with memories leave these words uncharged; those without do not.
-        as_published = settings.joint_memory and settings.mode == "gn" and not settings.exact_tails
+        as_published = config.joint_memory and config.mode == "gn" and not config.exact_tails
         self._uncharged_tail_index = pad if as_published else None
 
-    def _grid(self) -> Tuple[Grid, Tuple[float, ...]]:
-        """The values to compute memories for, and the temperatures of the interpolation."""
-        settings = self.settings
-        sizes = (settings.mem_size,) if settings.use_long else ()
-        ks = (settings.k,) if settings.searches else ()
-        if settings.knnlm:
-            return Grid((), sizes, ks), (settings.softmax_temp,)
-        return Grid((settings.softmax_temp,), sizes, ks), (settings.interp_temp,) * settings.use_interp
+    def _grid(self) -> Grid:
+        """The values to score memories for: those of the configuration."""
+        config = self.config
+        sizes = (config.mem_size,) if config.use_long else ()
+        ks = (config.k,) if config.searches else ()
+        if config.knnlm:
+            return Grid((), sizes, ks, (config.softmax_temp,))
+        return Grid((config.softmax_temp,), sizes, ks, (config.interp_temp,) * config.use_interp)
 
     @torch.no_grad()
-    def generate(self, models: List[Any], sample: Dict[str, Any], **unused: Any) -> List[Any]:
-        """Scores a batch of :class:`trime_fairseq.data.ContextWindowDataset`.
+    def generate(
+        self, models: Sequence[Any], sample: Mapping[str, Any], softmax_batch: int = sys.maxsize
+    ) -> list[list[dict[str, Any]]]:
+        """Scores a batch of :class:`trime_fairseq.data.context_window.ContextWindowDataset`.
+
+        Args:
+            models: one model.
+            sample: the batch.
+            softmax_batch: tokens per chunk of the token softmax.
 
         Returns:
             What stock ``SequenceScorer`` returns: per row a list of one dict with ``tokens`` (the
@@ -149,150 +124,166 @@ class TrimeScorer:
         """
         if len(models) != 1:
             raise ValueError(f"--path: one model expected, not an ensemble of {len(models)}")
-        stage, device = self.extras.times.stage, sample["target"].device
+        stage, device = self.times.stage, sample["target"].device
         with stage("model", device):
-            batch, token_lse, target_logit = self._run_model(models[0], sample)
-        if self.extras.recorder is not None:
-            assert batch is not None
-            self.extras.recorder.add(sample["spans"], batch.queries, batch.targets)
+            batch, targets, token_lse, target_logit = self._run_model(models[0], sample, softmax_batch)
         neighbors = None
-        if batch is not None and self.settings.searches:
-            with stage("search", device):
-                neighbors = self._search(batch.queries)
+        if batch is not None:
+            if self._recorder is not None:
+                self._recorder.add(batch.spans, batch.queries, batch.targets)
+            if self.config.searches:
+                with stage("search", device):
+                    neighbors = self._search(batch.queries)
+        lengths = [last - first for first, last in sample["spans"]]
         with stage("combination", device):
-            memories = self._memories(batch, neighbors) if batch is not None else Memories([], [])
-            log_prob, mass, share = self._combine(token_lse, target_logit, memories)
-        spans = sample["spans"]
-        lengths = [last - first for first, last in spans]
-        self._add_to_totals(log_prob, mass, share, lengths)
-        targets = _targets(sample, log_prob.device)[1] if batch is None else batch.targets
+            joint, alone = self._score_memories(batch, neighbors)
+            mixture = self._combine(token_lse, target_logit, joint, alone, self._counted(lengths))
+        self._add_to_totals(mixture, target_logit - token_lse, lengths)
         return [
             [{"tokens": t, "score": s.mean(), "positional_scores": s, "attention": None, "alignment": None}]
-            for t, s in zip(targets.split(lengths), log_prob.split(lengths))
+            for t, s in zip(torch.split(targets, lengths), torch.split(mixture.log_prob, lengths))
         ]
 
-    def _run_model(self, model: Any, sample: Dict[str, Any]) -> Tuple[Optional[Batch], Tensor, Tensor]:
-        """The batch as memories see it (None where nobody asks for keys), and a and b of the tokens."""
+    def _run_model(
+        self, model: Any, sample: Mapping[str, Any], softmax_batch: int
+    ) -> tuple[EvaluatedBatch | None, Tensor, Tensor, Tensor]:
+        """The batch as memories see it (None where nobody asks for keys), targets, a and b of the tokens."""
         model.eval()
         decoder = model.decoder
-        with RepresentationTap(decoder, self.settings.knn_keytype) as tap:
+        with RepresentationTap(decoder, self.config.knn_keytype) as tap:
             output, is_features = run_decoder(model, sample["net_input"])
-        evaluated, targets = _targets(sample, output.device)
-        scores = self._token_scores(decoder, _rows(output)[evaluated], is_features, targets)
-        token_lse, target_logit = scores
-        settings = self.settings
-        if not (settings.joint_memory or settings.searches or self.extras.recorder is not None):
-            return None, token_lse, target_logit
-        keys = _rows(tap.representation(output if is_features else None))
-        return Batch(sample, keys, evaluated, keys[evaluated], targets), token_lse, target_logit
-
-    def _token_scores(
-        self, decoder: Any, outputs: Tensor, is_features: bool, targets: Tensor
-    ) -> Tuple[Tensor, Tensor]:
-        chunks = []
-        size = min(self.softmax_batch, len(targets))
-        for output, target in zip(outputs.split(size), targets.split(size)):
-            chunks.append(token_scores(decoder, output, is_features, target, self._uncharged_tail_index))
-        if len(chunks) == 1:
-            return chunks[0]
-        token_lse, target_logit = zip(*chunks)
-        return torch.cat(token_lse), torch.cat(target_logit)
+        target = sample["target"]
+        evaluated = _evaluated_positions(sample["spans"], target.size(1)).to(output.device, non_blocking=True)
+        targets = target.reshape(-1)[evaluated]
+        outputs = output.reshape(-1, output.size(-1))[evaluated]
+        scores = []
+        size = min(softmax_batch, len(targets))
+        for rows, of_rows in zip(torch.split(outputs, size), torch.split(targets, size)):
+            scores.append(token_scores(decoder, rows, is_features, of_rows, self._uncharged_tail_index))
+        token_lse, target_logit = scores[0] if len(scores) == 1 else map(torch.cat, zip(*scores))
+        if not (self.config.joint_memory or self.config.searches or self._recorder is not None):
+            return None, targets, token_lse, target_logit
+        representation = tap.representation(output if is_features else None)
+        keys = representation.reshape(-1, representation.size(-1))
+        batch = EvaluatedBatch(
+            sample["net_input"]["src_tokens"],
+            sample["sample_ids"],
+            sample["spans"],
+            keys,
+            keys[evaluated],
+            targets,
+        )
+        return batch, targets, token_lse, target_logit
 
     def _search(self, queries: Tensor) -> Neighbors:
-        assert self.extras.retriever is not None
-        neighbors = self.extras.retriever.search(queries)
-        if self.extras.recall is not None:
-            self.extras.recall.add(queries, neighbors.rows)
+        assert self._retriever is not None
+        neighbors = self._retriever.search(queries)
+        if self._recall is not None:
+            self._recall.add(queries, neighbors.rows)
         return neighbors
 
-    def _memories(self, batch: Batch, neighbors: Optional[Neighbors]) -> Memories:
-        grid, settings = self.grid, self.settings
-        probs: List[List[LsePair]] = []
-        if neighbors is not None and self.interp_temps:
-            probs = neighbor_log_prob(neighbors, batch.targets, self.interp_temps, grid.ks)
-        if not settings.joint_memory:
-            return Memories([], probs)
-        local: List[Any] = [None] * len(grid.temperatures)
-        if settings.use_local:
-            local = local_memory(batch, grid.temperatures, settings.memory_impl)
-        preceding: List[List[Any]] = [[None]] * len(local)
-        if self._long_term is not None:
-            preceding = self._long_term.read_and_add(batch, grid.temperatures)
-        external: List[List[Any]] = [[None]] * len(local)
+    def _score_memories(
+        self, batch: EvaluatedBatch | None, neighbors: Neighbors | None
+    ) -> tuple[MemoryScores | None, NeighborScores | None]:
+        """Scores of all memories in the softmax, and of the neighbours alone; None where not used."""
+        if batch is None:
+            return None, None
+        grid, config = self.grid, self.config
+        alone = None
+        if neighbors is not None and grid.interp_temps:
+            alone = neighbor_scores(neighbors, batch.targets, grid.interp_temps, grid.ks)
+        if not config.joint_memory:
+            return None, alone
+        memories = []
+        if config.use_local:
+            memories.append(local_memory(batch, grid.temperatures, config.memory_impl))
+        if self.preceding_text is not None:
+            memories.append(self.preceding_text.read_and_add(batch, grid.temperatures))
         if neighbors is not None:
-            external = external_memory(batch, neighbors, grid.temperatures, grid.ks)
-        joint = [
-            [
-                [add(add(here, before) if here or before else None, found) for found in of_ext]
-                for before in of_long
-            ]
-            for here, of_long, of_ext in zip(local, preceding, external)
-        ]
-        return Memories(joint, probs)
+            memories.append(external_memory(batch, neighbors, grid.temperatures, grid.ks))
+        joint, *others = memories
+        for other in others:
+            joint = joint.union(other)
+        return joint, alone
 
     def _combine(
-        self, token_lse: Tensor, target_logit: Tensor, memories: Memories
-    ) -> Tuple[Tensor, Tensor, Tensor]:
-        """Log-probability of the target, share of the distribution that lies on memories, and share of the
-        target's probability that comes from them."""
+        self,
+        token_lse: Tensor,
+        target_logit: Tensor,
+        joint: MemoryScores | None,
+        alone: NeighborScores | None,
+        counted: Tensor | None,
+    ) -> Mixture:
+        """The distribution of the configuration.
+
+        Args:
+            token_lse, target_logit: a and b of the objective, [N].
+            joint, alone: of :meth:`_score_memories`.
+            counted: the tokens that count for the totals, int64; None for all.
+        """
+        return self._mix(
+            token_lse,
+            target_logit,
+            None if joint is None else MemoryScores(*(lse.reshape(-1) for lse in joint)),
+            None if alone is None else NeighborScores(*(value.reshape(-1) for value in alone)),
+        )
+
+    def _mix(
+        self,
+        token_lse: Tensor,
+        target_logit: Tensor,
+        joint: MemoryScores | None,
+        alone: NeighborScores | None,
+    ) -> Mixture:
+        """Of one point: all of shape [N]."""
         log_prob = target_logit - token_lse
-        mass = share = torch.zeros_like(log_prob)
-        if memories.joint:
-            all_lse, positive_lse = memories.joint[0][0][0]
-            if self.settings.mode == "li":
-                return self._interpolated_softmax(log_prob, all_lse, positive_lse)
-            log_prob = trime_log_prob(token_lse, target_logit, all_lse, positive_lse)
-            mass, share = memory_mass(token_lse, all_lse), positive_share(target_logit, positive_lse)
-        if memories.neighbors:
-            assert self.settings.lmbda is not None
-            log_prob, mass, share = _with_neighbors(
-                log_prob, mass, share, *memories.neighbors[0][0], self.settings.lmbda
-            )
-        return log_prob, mass, share
-
-    def _interpolated_softmax(
-        self, log_prob: Tensor, all_lse: Tensor, positive_lse: Tensor
-    ) -> Tuple[Tensor, Tensor, Tensor]:
-        assert self.settings.cache_lmbda is not None
-        exists = all_lse > -math.inf
-        from_memory = (positive_lse - all_lse).masked_fill(~exists, -math.inf)
         nothing = torch.zeros_like(log_prob)
-        return _with_neighbors(log_prob, nothing, nothing, from_memory, exists, self.settings.cache_lmbda)
+        mixture = Mixture(log_prob, nothing, nothing)
+        if joint is not None and self.config.mode == "li":
+            assert self.config.cache_lmbda is not None
+            exists = joint.all_lse > -torch.inf
+            from_memory = (joint.positive_lse - joint.all_lse).masked_fill(~exists, -torch.inf)
+            return _interpolated(mixture, NeighborScores(from_memory, exists), self.config.cache_lmbda)
+        if joint is not None:
+            mixture = Mixture(
+                trime_log_prob(token_lse, target_logit, *joint),
+                memory_mass(token_lse, joint.all_lse),
+                positive_share(target_logit, joint.positive_lse),
+            )
+        if alone is not None:
+            assert self.config.lmbda is not None
+            mixture = _interpolated(mixture, alone, self.config.lmbda)
+        return mixture
 
-    def _add_to_totals(self, log_prob: Tensor, mass: Tensor, share: Tensor, lengths: Sequence[int]) -> None:
-        values = torch.stack([-log_prob, mass, share]).double()
-        count = len(log_prob)
-        if self.skip_bos:
-            starts = torch.tensor([sum(lengths[:row]) for row in range(len(lengths))])
-            values[:, starts.to(values.device)] = 0.0
-            count -= len(lengths)
-        self.totals.add(values.sum(1), count)
+    def _counted(self, lengths: Sequence[int]) -> Tensor | None:
+        """Which of the evaluated tokens count, int64 on the CPU; None for all."""
+        if not self.skip_bos:
+            return None
+        counts = torch.ones(sum(lengths), dtype=torch.bool)
+        counts[[sum(lengths[:row]) for row in range(len(lengths))]] = False
+        return counts.nonzero().squeeze(1)
+
+    def _add_to_totals(self, mixture: Mixture, plain_log_prob: Tensor, lengths: Sequence[int]) -> None:
+        log_prob, mass, share = mixture
+        values = torch.stack([-log_prob, -plain_log_prob, mass, share]).double()
+        counted = self._counted(lengths)
+        if counted is not None:
+            values = values[:, counted.to(values.device, non_blocking=True)]
+        self.totals.add(values.sum(1), values.size(1))
 
 
-def _rows(batch: Tensor) -> Tensor:
-    return batch.reshape(-1, batch.size(-1))
-
-
-def _flat_positions(spans: Sequence[Tuple[int, int]], width: int) -> Tensor:
+def _evaluated_positions(spans: Sequence[tuple[int, int]], width: int) -> Tensor:
+    """Positions of the evaluated tokens among those of a flattened batch, int64 [N]."""
     return torch.cat(
         [torch.arange(row * width + first, row * width + last) for row, (first, last) in enumerate(spans)]
     )
 
 
-def _targets(sample: Dict[str, Any], device: torch.device) -> Tuple[Tensor, Tensor]:
-    """Positions of the evaluated tokens among the B * T of the batch, and the tokens: int64 [N]."""
-    width = sample["target"].size(1)
-    evaluated = _flat_positions(sample["spans"], width).to(device, non_blocking=True)
-    return evaluated, sample["target"].reshape(-1)[evaluated]
-
-
-def _with_neighbors(
-    log_prob: Tensor, mass: Tensor, share: Tensor, other: Tensor, exists: Tensor, weight: float
-) -> Tuple[Tensor, Tensor, Tensor]:
-    """A distribution with its mass on memories and the share of the target's probability from them, after
-    interpolation with another that is all memory."""
-    result = interpolate(log_prob, other, weight, exists)
-    kept = torch.full_like(mass, weight).masked_fill(~exists, 0.0)
+def _interpolated(mixture: Mixture, other: NeighborScores, weight: float) -> Mixture:
+    """After interpolation with a distribution that is all memory."""
+    log_prob, mass, share = mixture
+    result = interpolate(log_prob, other.log_prob, weight, other.exists)
+    kept = torch.full_like(mass, weight).masked_fill(~other.exists, 0.0)
     # What stays of the target's probability, of which ``share`` came from memory.
     rest = ((log_prob - result).exp() * (1 - kept)).masked_fill(kept == 1, 0.0)
-    return result, kept + (1 - kept) * mass, 1 - rest * (1 - share)
+    return Mixture(result, kept + (1 - kept) * mass, 1 - rest * (1 - share))

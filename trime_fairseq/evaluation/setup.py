@@ -1,38 +1,65 @@
 """Sets an evaluation up: batches, memories, the datastore it writes; all checks before the model runs."""
 
 import logging
-from dataclasses import asdict
-from typing import Any, Dict, List, Optional
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.distributed as dist
-from fairseq.data import FairseqDataset, iterators
+from fairseq.data import Dictionary, FairseqDataset, iterators
 
 from ..data.context_window import ContextWindowDataset
 from ..data.provenance import text_files_hash
 from ..data.text_order import consecutive_batches, contiguous_shard, keep_short_enough
 from ..datastore import Manifest
-from ..datastore.background import BackgroundSink
+from ..datastore.background import BackgroundSink, RowSink
 from ..datastore.recall import RecallSample
-from ..datastore.writer import StoreWriter
+from ..datastore.retriever import Retriever
+from ..distributed import is_distributed, rank, world_size
 from ..files import file_hash, modification_time, text_hash
-from .eval_lm import substitutes
+from .config import EvaluationConfig, MemoryConfig, part_of
 from .external import Querying, open_external
 from .recorder import KeyRecorder, RowPlan
-from .result import Evaluation, EvaluationIterator
-from .scorer import Extras, TrimeScorer, score_next_with
+from .result import Shard
+from .run import EvaluationRun
+from .scorer import MemoryScorer
 
 logger = logging.getLogger(__name__)
+
+Batches = list[list[int]]
+Ending = Callable[[], Mapping[str, Any]]
+
+
+class Task(Protocol):
+    """What an evaluation needs of a task: who scores, and where the keys go that a datastore keeps."""
+
+    def build_scorer(
+        self,
+        config: MemoryConfig,
+        pad: int,
+        *,
+        skip_bos: bool,
+        retriever: Retriever | None,
+        recorder: KeyRecorder | None,
+        recall: RecallSample | None,
+    ) -> MemoryScorer:
+        """See :class:`MemoryScorer`."""
+
+    def build_sink(self, manifest: Manifest, begin: int, end: int, shard: Shard) -> RowSink:
+        """For the rows [begin, end) of the datastore that ``manifest`` describes."""
 
 
 class EvaluationSetup:
     """One run of ``fairseq-eval-lm`` with this project's task.
 
     Args:
-        task: with its flags, dictionary and ``key_dimension``.
+        task: builds scorer and sink.
+        config: the flags; ``tokens_per_sample`` without the context window.
+        dictionary: of the text.
+        key_dimension: d of the model's representation.
         dataset: the samples.
-        num_shards, shard_id: the part of this process.
+        shard: the part of this process.
         context_window: tokens of context.
         max_positions: of the model.
 
@@ -42,61 +69,62 @@ class EvaluationSetup:
 
     def __init__(
         self,
-        task: Any,
+        task: Task,
+        config: EvaluationConfig,
+        dictionary: Dictionary,
+        key_dimension: int,
         dataset: FairseqDataset,
-        num_shards: int,
-        shard_id: int,
+        shard: Shard,
         context_window: int,
-        max_positions: Optional[int],
+        max_positions: int | None,
     ) -> None:
-        self.task, self.flags = task, task.args
-        self.num_shards, self.shard_id = num_shards, shard_id
+        self.task, self.config, self.dictionary = task, config, dictionary
+        self.key_dimension = key_dimension
+        self.shard = shard
         self.context_window = context_window
-        _check_shards(num_shards, shard_id)
-        longest = self.flags.tokens_per_sample + context_window
-        if max_positions is not None and longest > max_positions:
+        _check_shard(shard)
+        self.tokens_per_sample = config.tokens_per_sample + context_window
+        if max_positions is not None and self.tokens_per_sample > max_positions:
             raise ValueError(
-                f"--tokens-per-sample {longest} exceeds the {max_positions} positions the checkpoint was "
-                f"trained with: pass --tokens-per-sample {max_positions} or less"
+                f"--tokens-per-sample {self.tokens_per_sample} exceeds the {max_positions} positions the "
+                f"checkpoint was trained with: pass --tokens-per-sample {max_positions} or less"
             )
         kept, left_out = keep_short_enough(dataset.sizes, max_positions)
         if not len(kept):
             raise ValueError(
-                f"all {len(left_out):,} samples of --gen-subset {self.flags.gen_subset} are longer than the "
+                f"all {len(left_out):,} samples of --gen-subset {config.gen_subset} are longer than the "
                 f"{max_positions} positions of the model: try --sample-break-mode none"
             )
         self.lengths = dataset.sizes[kept]
-        self._skipped = _report_left_out(dataset.sizes[left_out].sum(), self.lengths.sum(), len(left_out))
-        pad = task.source_dictionary.pad()
+        self._left_out = _report_left_out(dataset.sizes[left_out].sum(), self.lengths.sum(), len(left_out))
         self.samples = ContextWindowDataset(
-            dataset, kept, self.lengths, self.flags.tokens_per_sample, context_window, pad
+            dataset, kept, self.lengths, config.tokens_per_sample, context_window, dictionary.pad()
         )
 
     def start(
-        self, max_tokens: Optional[int], batch_size: Optional[int], num_workers: int, buffer_size: int
-    ) -> EvaluationIterator:
-        """The batches; the next scorer that fairseq builds belongs to them."""
-        positions = range(len(self.lengths))
-        costs = self.lengths
-        if batch_size is None:
-            costs = [self.samples.context_length(p) + self.lengths[p] for p in positions]
-        batches = contiguous_shard(
-            consecutive_batches(costs, max_tokens or 36000, batch_size), self.num_shards, self.shard_id
-        )
-        if self.num_shards > 1 and self.task.memory_settings.use_long:
+        self, max_tokens: int | None, batch_size: int | None, num_workers: int, buffer_size: int
+    ) -> EvaluationRun:
+        """The batches of this shard, with the scorer that belongs to them."""
+        config, at_end = self.config, list[Ending]()
+        batches = self._batches(max_tokens or 36000, batch_size)
+        if self.shard.count > 1 and config.use_long:
             logger.warning(
-                f"TRIME: {self.num_shards} contiguous shards; the long-term memory of each starts empty"
+                f"TRIME: {self.shard.count} contiguous shards; the long-term memory of each starts empty"
             )
-        evaluation = Evaluation(
-            {**self._describe(), **self._skipped}, self.flags.eval_file, self.num_shards, self.shard_id
+        recorder = retriever = recall = None
+        if config.save_knnlm_dstore:
+            batches, recorder = self._record(batches, at_end)
+        if config.searches:
+            retriever, recall = self._open_external(batches, at_end)
+        scorer = self.task.build_scorer(
+            part_of(config, MemoryConfig),
+            self.dictionary.pad(),
+            skip_bos=config.add_bos_token,
+            retriever=retriever,
+            recorder=recorder,
+            recall=recall,
         )
-        extras = Extras()
-        if self.flags.save_knnlm_dstore:
-            batches = self._record(batches, extras, evaluation)
-        if self.task.memory_settings.searches:
-            self._open_external(batches, extras, evaluation)
-        evaluation.at_end.append(lambda: {"stage_seconds": extras.times.seconds()})
-        self._hook_scorer(evaluation, extras)
+        at_end.append(lambda: {"stage_seconds": scorer.times.seconds()})
         batch_iterator = iterators.EpochBatchIterator(
             dataset=self.samples,
             collate_fn=self.samples.collater,
@@ -104,128 +132,110 @@ class EvaluationSetup:
             num_workers=num_workers,
             buffer_size=buffer_size,
         ).next_epoch_itr(shuffle=False)
-        return EvaluationIterator(batch_iterator, evaluation)
+        return EvaluationRun(batch_iterator, scorer, self._describe(), config.eval_file, self.shard, at_end)
 
-    def _hook_scorer(self, evaluation: Evaluation, extras: Extras) -> None:
-        scorer = substitutes().scorer or TrimeScorer
+    def _batches(self, max_tokens: int, batch_size: int | None) -> Batches:
+        costs = self.lengths
+        if batch_size is None:
+            positions = range(len(self.lengths))
+            costs = [self.samples.context_length(p) + self.lengths[p] for p in positions]
+        batches = consecutive_batches(costs, max_tokens, batch_size)
+        return contiguous_shard(batches, self.shard.count, self.shard.id)
 
-        def make_scorer(target_dictionary: Any, softmax_batch: int = 0, **unused: Any) -> Any:
-            return scorer(
-                self.task.memory_settings,
-                evaluation.totals,
-                target_dictionary.pad(),
-                softmax_batch,
-                skip_bos=getattr(self.flags, "add_bos_token", False),
-                extras=extras,
-            )
+    def _open_external(self, batches: Batches, at_end: list[Ending]) -> tuple[Retriever, RecallSample | None]:
+        config = self.config
+        use_gpu = torch.cuda.is_available() and not config.cpu
+        model = Querying(self.key_dimension, config.knn_keytype, self._dictionary_hash(), config.path)
+        retriever, store, metric = open_external(config, model, use_gpu)
+        if not config.check_recall:
+            return retriever, None
+        tokens = int(sum(self.lengths[p] for batch in batches for p in batch))
+        recall = RecallSample(store, metric, config.check_recall, tokens)
+        at_end.append(recall.report)
+        return retriever, recall
 
-        score_next_with(make_scorer)
-
-    def _open_external(self, batches: List[List[int]], extras: Extras, evaluation: Evaluation) -> None:
-        use_gpu = torch.cuda.is_available() and not self.flags.cpu
-        model = Querying(
-            self.task.key_dimension,
-            str(self.flags.knn_keytype),
-            self._dictionary_hash(),
-            self.flags.path,
-        )
-        extras.retriever, store, metric = open_external(self.flags, model, use_gpu)
-        if self.flags.check_recall:
-            tokens = int(sum(self.lengths[p] for batch in batches for p in batch))
-            extras.recall = RecallSample(store, metric, self.flags.check_recall, tokens)
-            evaluation.at_end.append(extras.recall.report)
-
-    def _record(self, batches: List[List[int]], extras: Extras, evaluation: Evaluation) -> List[List[int]]:
-        """Opens the datastore to write; the batches that are still missing in it."""
-        window = self.context_window
+    def _record(self, batches: Batches, at_end: list[Ending]) -> tuple[Batches, KeyRecorder]:
+        """Opens the datastore to write: the batches still missing in it, and who takes their keys."""
+        config, window = self.config, self.context_window
         preceding = np.cumsum(self.lengths) - self.lengths
         reach = np.array([self.samples.context_length(p) for p in range(len(self.lengths))])
-        full = window if self.flags.context_full_only else 0
-        plan = RowPlan(self.lengths, np.minimum(reach, preceding), full, self.flags.dstore_size)
+        full = window if config.context_full_only else 0
+        plan = RowPlan(self.lengths, np.minimum(reach, preceding), full, config.dstore_size)
         begin, end = plan.range(batches)
-        manifest = self._manifest(plan.rows)
-        make_sink = substitutes().sink
-        if make_sink is not None:
-            sink = make_sink(manifest)
-        else:
-            sink = StoreWriter(self.flags.dstore_mmap, manifest, begin, end, self.shard_id)
+        sink = self.task.build_sink(self._manifest(plan.rows), begin, end, self.shard)
         missing, row = plan.missing(batches, sink.resume_row)
         if sink.resume_row >= end:
-            logger.info(f"TRIME: rows {begin:,} to {end:,} of {self.flags.dstore_mmap} are there already")
+            logger.info(f"TRIME: rows {begin:,} to {end:,} of {config.dstore_mmap} are there already")
         elif sink.resume_row > begin:
             logger.warning(
-                f"TRIME: continuing {self.flags.dstore_mmap} at row {sink.resume_row:,} of {end:,}; the loss "
+                f"TRIME: continuing {config.dstore_mmap} at row {sink.resume_row:,} of {end:,}; the loss "
                 "will be of the rest only"
             )
         else:
-            logger.info(f"TRIME: writing rows {begin:,} to {end:,} to {self.flags.dstore_mmap}")
-        extras.recorder = KeyRecorder(BackgroundSink(sink, row), full, end - row)
+            logger.info(f"TRIME: writing rows {begin:,} to {end:,} to {config.dstore_mmap}")
+        recorder = KeyRecorder(BackgroundSink(sink, row), full, end - row)
 
-        def finish() -> Dict[str, Any]:
-            assert extras.recorder is not None
-            extras.recorder.finish()
-            written = {"datastore": self.flags.dstore_mmap, "datastore_rows": plan.rows}
+        def finish() -> dict[str, Any]:
+            recorder.finish()
+            written = {"datastore": config.dstore_mmap, "datastore_rows": plan.rows}
             return {**written, "resumed_at_row": row} if row > begin else written
 
-        evaluation.at_end.append(finish)
-        return missing
+        at_end.append(finish)
+        return missing, recorder
 
     def _manifest(self, rows: int) -> Manifest:
-        flags = self.flags
+        config = self.config
         return Manifest(
             rows=rows,
-            dimension=self.task.key_dimension,
-            key_dtype="float16" if flags.dstore_fp16 else "float32",
+            dimension=self.key_dimension,
+            key_dtype="float16" if config.dstore_fp16 else "float32",
             keys_stored=True,
-            key_type=str(flags.knn_keytype),
+            key_type=config.knn_keytype,
             dictionary_hash=self._dictionary_hash(),
-            checkpoint=flags.path,
-            checkpoint_hash=file_hash(flags.path),
-            data_hash=text_files_hash(flags.data, flags.gen_subset),
-            subset=flags.gen_subset,
-            sample_break_mode=str(flags.sample_break_mode),
-            tokens_per_sample=flags.tokens_per_sample + self.context_window,
+            checkpoint=config.path,
+            checkpoint_hash=file_hash(config.path),
+            data_hash=text_files_hash(config.data, config.gen_subset),
+            subset=config.gen_subset,
+            sample_break_mode=config.sample_break_mode,
+            tokens_per_sample=self.tokens_per_sample,
             context_window=self.context_window,
-            context_full_only=flags.context_full_only,
-            num_shards=self.num_shards,
+            context_full_only=config.context_full_only,
+            num_shards=self.shard.count,
         )
 
     def _dictionary_hash(self) -> str:
-        return text_hash("\n".join(self.task.target_dictionary.symbols))
+        return text_hash("\n".join(self.dictionary.symbols))
 
-    def _describe(self) -> Dict[str, Any]:
-        flags = self.flags
-        retrieval = ("dstore_filename", "indexfile", "probe", "knn_sim_func", "no_load_keys")
+    def _describe(self) -> dict[str, Any]:
+        config = self.config
         description = {
-            "checkpoint": flags.path,
-            "checkpoint_written": modification_time(flags.path),
-            "data": flags.data,
-            "subset": flags.gen_subset,
-            "sample_break_mode": str(flags.sample_break_mode),
-            "tokens_per_sample": flags.tokens_per_sample + self.context_window,
+            "checkpoint": config.path,
+            "checkpoint_written": modification_time(config.path),
+            "data": config.data,
+            "subset": config.gen_subset,
+            "sample_break_mode": config.sample_break_mode,
+            "tokens_per_sample": self.tokens_per_sample,
             "context_window": self.context_window,
-            "fp16": flags.fp16,
-            "post_process": flags.post_process,
-            **asdict(self.task.memory_settings),
+            "fp16": config.fp16,
+            "post_process": config.post_process,
+            **{of.name: getattr(config, of.name) for of in fields(MemoryConfig) if of.name != "_name"},
+            **self._left_out,
         }
-        if self.task.memory_settings.searches:
-            for name in retrieval:
-                value = getattr(flags, name)
-                description[name] = str(value) if name == "knn_sim_func" and value is not None else value
+        if config.searches:
+            for name in ("dstore_filename", "indexfile", "probe", "knn_sim_func", "no_load_keys"):
+                description[name] = getattr(config, name)
         return description
 
 
-def _check_shards(num_shards: int, shard_id: int) -> None:
+def _check_shard(shard: Shard) -> None:
     """fairseq mixes --num-shards with the processes it starts, one per visible GPU by default."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return
-    if (num_shards, shard_id) != (dist.get_world_size(), dist.get_rank()):
+    if is_distributed() and (shard.count, shard.id) != (world_size(), rank()):
         raise ValueError(
             "--num-shards is for separate commands, of one process each: pass --distributed-world-size 1"
         )
 
 
-def _report_left_out(left_out: int, kept: int, samples: int) -> Dict[str, Any]:
+def _report_left_out(left_out: int, kept: int, samples: int) -> dict[str, Any]:
     share = float(left_out) / max(int(left_out) + int(kept), 1)
     if samples:
         logger.warning(

@@ -2,8 +2,9 @@
 
 import time
 from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Deque, Dict, Iterator, Tuple
+from typing import Any
 
 import torch
 
@@ -12,14 +13,14 @@ class StageTimes:
     """Seconds per stage. On an accelerator they are measured on its own clock, without waiting for it."""
 
     def __init__(self) -> None:
-        self._seconds: Dict[str, float] = {}
-        self._pending: Deque[Tuple[str, Any, Any]] = deque()
+        self._seconds: dict[str, float] = {}
+        self._pending: deque[tuple[str, Any, Any]] = deque()
 
     @contextmanager
     def stage(self, name: str, device: torch.device) -> Iterator[None]:
         """Adds the time of the ``with`` block to the stage ``name``."""
         if device.type == "cuda":
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin, end = _event(), _event()
             begin.record()
             yield
             end.record()
@@ -30,7 +31,7 @@ class StageTimes:
             yield
             self._add(name, time.perf_counter() - started)
 
-    def seconds(self) -> Dict[str, float]:
+    def seconds(self) -> dict[str, float]:
         """Sums so far."""
         self._collect(wait=True)
         return dict(self._seconds)
@@ -44,3 +45,7 @@ class StageTimes:
             if wait:
                 end.synchronize()
             self._add(name, begin.elapsed_time(end) / 1000)
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]

@@ -1,10 +1,21 @@
-"""The TRIME objective and its memories, in plain PyTorch (no fairseq import)."""
+"""The TRIME objective and its memories, in plain PyTorch. Nothing here needs fairseq.
 
-from .gather import Gathered, start_gather
+A training step: :class:`Visibility` says which keys each query sees, :func:`memory_lse` sums over them, and
+:func:`trime_log_prob` puts the sums and the token softmax together::
+
+    visibility = Visibility.own_segment(num_segments, length)
+    token_lse, target_logit = plain_token_scores(logits, targets)
+    all_lse, positive_lse = memory_lse(
+        queries, keys, targets, tokens, visibility, similarity_scale(queries.size(1))
+    )
+    loss = -trime_log_prob(token_lse, target_logit, all_lse, positive_lse).mean()
+"""
+
+from .gather import Gathered, PendingGather, start_gather
 from .long_term import LongTermMemory
 from .lse import IMPLEMENTATIONS, memory_lse
 from .neighbors import interpolate, neighbor_lse
-from .objective import memory_mass, positive_share, trime_log_prob
+from .objective import memory_mass, positive_share, similarity_scale, trime_log_prob
 from .token_scores import adaptive_token_scores, linear_token_scores, plain_token_scores
 from .visibility import Visibility
 
@@ -12,6 +23,7 @@ __all__ = [
     "IMPLEMENTATIONS",
     "Gathered",
     "LongTermMemory",
+    "PendingGather",
     "Visibility",
     "adaptive_token_scores",
     "interpolate",
@@ -21,6 +33,7 @@ __all__ = [
     "neighbor_lse",
     "plain_token_scores",
     "positive_share",
+    "similarity_scale",
     "start_gather",
     "trime_log_prob",
 ]

@@ -1,76 +1,71 @@
-"""Which implementation ``impl="auto"`` takes: measured once on the device, not guessed."""
+"""Which implementation ``impl="auto"`` takes on CUDA: measured once per kind of problem."""
 
 import logging
 import math
-from typing import Any, Callable, Dict, Optional, Set, Tuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .autograd import Forward, LseInputs
 from .chunked import chunked_lse
-from .host import on_device
-from .problem import Inputs, Plan
-from .recomputed import Results
+from .numerics import on_device
 
 logger = logging.getLogger(__name__)
 
-Compute = Callable[[Inputs, Plan], Results]
 # An implementation that is hardly faster is not worth results that differ in their last bits.
 _WORTHWHILE = 1.1
-# By device, dtype, dimension, whether gradients are wanted, and sizes to a factor of two.
-_chosen: Dict[Tuple[Any, ...], bool] = {}
-# Devices and dtypes that it does not run on.
-_broken: Set[Tuple[torch.device, torch.dtype]] = set()
+# Whether Triton was faster, by device, dtype, dimension, with or without gradients, and sizes.
+_chosen: dict[tuple[Any, ...], bool] = {}
+# Devices and dtypes that Triton does not run on.
+_broken: set[tuple[torch.device, torch.dtype]] = set()
 _OUT_OF_MEMORY: Any = getattr(torch.cuda, "OutOfMemoryError", ())
 
 
-def fused_if_faster(inputs: Inputs, plan: Plan, fused: Compute, fused_plan: Plan) -> Optional[Results]:
-    """The results of ``fused`` if it takes less time than the chunked implementation on this device, for
-    problems of this kind, and gives the same; None otherwise.
+def triton_if_faster(inputs: LseInputs, triton_lse: Forward) -> tuple[Tensor, Tensor] | None:
+    """``triton_lse(inputs)`` if Triton is faster than chunks on this device and gives the same; else None.
 
-    The first call for a device, dtype and size (to a factor of two, with and without gradients) runs both on
-    the problem itself, a few times; only these calls wait for the device. Where ``fused`` fails it is not
-    used, and a warning says why.
+    The first call for a device, dtype and size (to a factor of two, with and without gradients) runs both
+    on the problem itself, a few times. Only these calls wait for the device. Where Triton fails it is not
+    used again, and a warning says why.
     """
-    queries, keys = inputs[:2]
+    queries, keys = inputs.queries, inputs.keys
     wants_grad = torch.is_grad_enabled() and (queries.requires_grad or keys.requires_grad)
-    home = (queries.device, queries.dtype)
-    place = (*home, queries.size(1), wants_grad, *_size(inputs, plan))
-    if home in _broken:
+    device_and_dtype = (queries.device, queries.dtype)
+    kind = (*device_and_dtype, queries.size(1), wants_grad, *_rough_sizes(inputs))
+    if device_and_dtype in _broken:
         return None
     try:
-        if place not in _chosen:
+        if kind not in _chosen:
             with on_device(queries):
-                verdict = _is_faster(inputs, plan, fused, fused_plan, wants_grad)
-            if verdict is None:
+                faster = _is_faster(inputs, triton_lse, wants_grad)
+            if faster is None:
                 return None
-            _chosen[place] = verdict
-        return fused(inputs, fused_plan) if _chosen[place] else None
+            _chosen[kind] = faster
+        return triton_lse(inputs) if _chosen[kind] else None
     except _OUT_OF_MEMORY:
-        return None  # the chunked implementation may still fit: the trial holds the results of both
+        return None  # chunks may still fit: the trial holds the results of both
     except Exception as error:
-        # Compilers and drivers raise errors of many kinds, and no training should end by one.
+        # Compilers and drivers raise errors of many kinds, and none of them should end a training.
         logger.warning(f"TRIME: the Triton kernels do not run here, so they are not used: {error}")
-        _broken.add(home)
+        _broken.add(device_and_dtype)
         return None
 
 
-def _size(inputs: Inputs, plan: Plan) -> Tuple[int, ...]:
-    """Queries and keys of a part, and parts, to a factor of two: as far as kernels are the same."""
-    parts = plan.visibility.repeats
+def _rough_sizes(inputs: LseInputs) -> tuple[int, ...]:
+    """Queries and keys per part, and parts, to a factor of two: within it, kernels behave alike."""
+    parts = inputs.visibility.repeats
     sizes = (inputs.queries.size(0) // parts, inputs.keys.size(0) // parts, parts)
     return tuple((size - 1).bit_length() for size in sizes)
 
 
-def _is_faster(
-    inputs: Inputs, plan: Plan, fused: Compute, fused_plan: Plan, wants_grad: bool
-) -> Optional[bool]:
+def _is_faster(inputs: LseInputs, triton_lse: Forward, wants_grad: bool) -> bool | None:
     """None if this problem cannot tell, because its results are not finite."""
-    results, milliseconds = _time(inputs, fused_plan, fused, wants_grad)
-    expected, milliseconds_chunked = _time(inputs, plan, chunked_lse, wants_grad)
-    if any((result.isnan() | result.isposinf()).any() for result in expected):
+    found, triton_ms = _time(inputs, triton_lse, wants_grad)
+    expected, chunked_ms = _time(inputs, chunked_lse, wants_grad)
+    if any((tensor.isnan() | tensor.isposinf()).any() for tensor in expected):
         return None
-    difference = max(_difference(*pair) for pair in zip(results, expected))
+    difference = max(_difference(*pair) for pair in zip(found, expected))
     tolerance = 1e-3 if inputs.queries.dtype == torch.float32 else 3e-2
     if not difference <= tolerance:
         logger.warning(
@@ -78,26 +73,26 @@ def _is_faster(
             "device, so they are not used; please report it"
         )
         return False
-    faster = milliseconds_chunked > _WORTHWHILE * milliseconds
+    faster = chunked_ms > _WORTHWHILE * triton_ms
     logger.info(
         f"TRIME: memory of {inputs.keys.size(0):,} keys for {inputs.queries.size(0):,} queries, "
-        f"{inputs.queries.dtype}: Triton {milliseconds:.2f} ms, chunked {milliseconds_chunked:.2f} ms; "
+        f"{inputs.queries.dtype}: Triton {triton_ms:.2f} ms, chunked {chunked_ms:.2f} ms; "
         f"{'Triton' if faster else 'chunked'} is used"
     )
     return faster
 
 
 def _time(
-    inputs: Inputs, plan: Plan, compute: Compute, wants_grad: bool, repeats: int = 3
-) -> Tuple[Tuple[Tensor, ...], float]:
-    """Results and gradients, and the milliseconds of the fastest of ``repeats`` runs after a first one."""
-    queries, keys = (tensor.detach().requires_grad_(wants_grad) for tensor in inputs[:2])
-    inputs = Inputs(queries, keys, *inputs[2:])
+    inputs: LseInputs, implementation: Forward, wants_grad: bool, repeats: int = 3
+) -> tuple[tuple[Tensor, ...], float]:
+    """Log-sum-exps and gradients, and the milliseconds of the fastest run of several, the first left out."""
+    queries, keys = (t.detach().requires_grad_(wants_grad) for t in (inputs.queries, inputs.keys))
+    inputs = inputs._replace(queries=queries, keys=keys)
     fastest = math.inf
     for repeat in range(repeats + 1):
         begin, end = _event(), _event()
         begin.record()
-        found: Tuple[Tensor, ...] = compute(inputs, plan)
+        found: tuple[Tensor, ...] = implementation(inputs)
         if wants_grad:
             total = torch.stack(found).masked_fill(torch.stack(found).isinf(), 0.0).sum()
             found += torch.autograd.grad(total, (queries, keys))
@@ -105,7 +100,7 @@ def _time(
         end.synchronize()
         if repeat:
             fastest = min(fastest, begin.elapsed_time(end))
-    return tuple(part.detach() for part in found), fastest
+    return tuple(tensor.detach() for tensor in found), fastest
 
 
 def _event() -> Any:
@@ -113,7 +108,7 @@ def _event() -> Any:
 
 
 def _difference(first: Tensor, second: Tensor) -> float:
-    """The largest, relative to the largest finite number; NaN or inf if they disagree about -inf."""
+    """The largest difference, relative to the largest finite number; inf if they disagree about -inf."""
     first, second = first.float(), second.float()
     if not torch.equal(first.isinf(), second.isinf()):
         return math.inf

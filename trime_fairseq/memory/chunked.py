@@ -1,20 +1,68 @@
-"""The chunked implementation of :func:`trime_fairseq.memory.memory_lse`."""
+"""The chunked implementation of ``memory_lse``: one tile of similarities at a time."""
 
 import math
-from typing import Tuple
 
 import torch
 from torch import Tensor
 
-from .numerics import similarities
-from .problem import Inputs, Plan, accumulation_dtype, in_parts
-from .recomputed import Implementation, Results, recomputed_lse
+from .autograd import LseInputs, recomputed_lse
+from .numerics import accumulation_dtype, in_parts, similarities
 from .tiling import Tile
 
+# (queries, keys) of a tile. On an accelerator it is large enough to hide the launch of its kernels; on a CPU
+# more queries make the products faster, but of short segments more of the hidden half is computed.
+_TILE, _TILE_OF_CPU, _TILE_OF_SHORT_SEGMENTS = (1024, 8192), (512, 2048), (256, 2048)
+_SHORT = 2048
 
-def chunked_lse(inputs: Inputs, plan: Plan) -> Results:
+
+def chunked_lse(inputs: LseInputs) -> tuple[Tensor, Tensor]:
     """See :func:`trime_fairseq.memory.memory_lse`."""
-    return recomputed_lse(inputs, plan, Implementation(_forward, _gradient))
+    return recomputed_lse(inputs.with_tile_size(_default_tile_size(inputs)), _forward, _gradient)
+
+
+def _default_tile_size(inputs: LseInputs) -> tuple[int, int]:
+    if inputs.queries.device.type != "cpu":
+        return _TILE
+    is_short = inputs.queries.size(0) < _SHORT * inputs.visibility.repeats
+    return _TILE_OF_SHORT_SEGMENTS if is_short else _TILE_OF_CPU
+
+
+def _forward(inputs: LseInputs) -> tuple[Tensor, Tensor]:
+    dtype, tiles = accumulation_dtype(inputs.queries.dtype), inputs.tiles()
+    lses = inputs.queries.new_full((2, inputs.queries.size(0)), -math.inf, dtype=dtype)
+    all_lse, positive_lse = in_parts(inputs.visibility.repeats, *lses)
+    inputs = inputs.in_parts()
+    for tile in tiles:
+        similarity, positive = _scores(inputs, tile)
+        tile_all = similarity.logsumexp(-1)
+        tile_positive = _positive_lse(similarity, positive)
+        if not tile.first:
+            tile_all = torch.logaddexp(all_lse[tile.row], tile_all)
+            tile_positive = torch.logaddexp(positive_lse[tile.row], tile_positive)
+        all_lse[tile.row], positive_lse[tile.row] = tile_all, tile_positive
+    return lses[0], lses[1]
+
+
+def _gradient(
+    inputs: LseInputs, lses: tuple[Tensor, Tensor], grads: tuple[Tensor, Tensor], tile: Tile
+) -> Tensor:
+    similarity, positive = _scores(inputs, tile)
+    all_lse, positive_lse, grad_all, grad_positive = (t[tile.row] for t in (*lses, *grads))
+    grad = (similarity - all_lse.unsqueeze(-1)).exp_().mul_(grad_all.unsqueeze(-1))
+    _add_positive_grad(grad, similarity, positive, positive_lse, grad_positive)
+    return grad
+
+
+def _scores(inputs: LseInputs, tile: Tile) -> tuple[Tensor, Tensor]:
+    """Of a tile, [parts, queries, keys] each: scaled similarities, -inf where hidden; and which keys have the
+    target of the query, visible or not."""
+    row, column = tile.row, tile.column
+    similarity = similarities(inputs.queries[row], inputs.keys[column], inputs.scale)
+    if tile.masked:
+        hidden = inputs.visibility.hidden(row[1], column[1], similarity.device)
+        similarity.masked_fill_(hidden, -math.inf)
+    positive = inputs.key_tokens[column].unsqueeze(1) == inputs.query_targets[row].unsqueeze(-1)
+    return similarity, positive
 
 
 def _gather_positives(similarity: Tensor) -> bool:
@@ -28,8 +76,8 @@ def _positive_lse(similarity: Tensor, positive: Tensor) -> Tensor:
     if not _gather_positives(similarity):
         return similarity.masked_fill_(~positive, -math.inf).logsumexp(-1)
     width = positive.size(-1)
-    place = positive.view(-1).nonzero().squeeze(1)
-    row, value = place.div(width, rounding_mode="floor"), similarity.view(-1)[place]
+    index = positive.view(-1).nonzero().squeeze(1)
+    row, value = index.div(width, rounding_mode="floor"), similarity.view(-1)[index]
     highest = value.new_full((positive.numel() // width,), -math.inf)
     highest.scatter_reduce_(0, row, value, "amax")
     finite = highest.masked_fill(highest == -math.inf, 0.0)
@@ -38,51 +86,17 @@ def _positive_lse(similarity: Tensor, positive: Tensor) -> Tensor:
 
 
 def _add_positive_grad(
-    grad: Tensor, similarity: Tensor, positive: Tensor, positive_lse: Tensor, upstream: Tensor
+    grad: Tensor, similarity: Tensor, positive: Tensor, positive_lse: Tensor, grad_positive: Tensor
 ) -> None:
-    """Adds ``upstream * exp(similarity - positive_lse)``, the last two of one dimension less, to ``grad``
-    at the entries marked ``positive``; overwrites ``similarity``."""
+    """Adds ``grad_positive * exp(similarity - positive_lse)`` to ``grad`` at the entries marked ``positive``.
+
+    ``positive_lse`` and ``grad_positive`` have a value per row. Overwrites ``similarity``.
+    """
     if not _gather_positives(similarity):
         similarity.masked_fill_(~positive, -math.inf).sub_(positive_lse.unsqueeze(-1)).exp_()
-        grad.addcmul_(similarity, upstream.unsqueeze(-1))
+        grad.addcmul_(similarity, grad_positive.unsqueeze(-1))
         return
-    place = positive.view(-1).nonzero().squeeze(1)
-    row = place.div(positive.size(-1), rounding_mode="floor")
-    value = similarity.view(-1)[place].sub_(positive_lse.reshape(-1)[row]).exp_()
-    grad.view(-1)[place] += value.mul_(upstream.reshape(-1)[row])
-
-
-def _scores(inputs: Inputs, plan: Plan, tile: Tile) -> Tuple[Tensor, Tensor]:
-    """Of a tile: scaled similarities, -inf where hidden, and which keys have the target of the query, visible
-    or not; [parts, queries, keys] each."""
-    queries, keys, query_targets, key_tokens = inputs
-    row, column = tile.row, tile.column
-    similarity = similarities(queries[row], keys[column], plan.scale)
-    if tile.masked:
-        similarity.masked_fill_(plan.visibility.hidden(row[1], column[1], queries.device), -math.inf)
-    positive = key_tokens[column].unsqueeze(1) == query_targets[row].unsqueeze(-1)
-    return similarity, positive
-
-
-def _forward(inputs: Inputs, plan: Plan) -> Results:
-    dtype, parts = accumulation_dtype(inputs.queries.dtype), plan.visibility.repeats
-    results = inputs.queries.new_full((2, inputs.queries.size(0)), -math.inf, dtype=dtype)
-    every, positives = in_parts(parts, *results)
-    inputs = Inputs(*in_parts(parts, *inputs))
-    for tile in plan.visibility.tiles(inputs.keys.size(1), plan.size):
-        similarity, positive = _scores(inputs, plan, tile)
-        tile_all = similarity.logsumexp(-1)
-        tile_positive = _positive_lse(similarity, positive)
-        if not tile.first:
-            tile_all = torch.logaddexp(every[tile.row], tile_all)
-            tile_positive = torch.logaddexp(positives[tile.row], tile_positive)
-        every[tile.row], positives[tile.row] = tile_all, tile_positive
-    return results[0], results[1]
-
-
-def _gradient(inputs: Inputs, results: Results, upstream: Results, plan: Plan, tile: Tile) -> Tensor:
-    similarity, positive = _scores(inputs, plan, tile)
-    all_lse, positive_lse, grad_all, grad_positive = (t[tile.row] for t in (*results, *upstream))
-    grad = (similarity - all_lse.unsqueeze(-1)).exp_().mul_(grad_all.unsqueeze(-1))
-    _add_positive_grad(grad, similarity, positive, positive_lse, grad_positive)
-    return grad
+    index = positive.view(-1).nonzero().squeeze(1)
+    row = index.div(positive.size(-1), rounding_mode="floor")
+    value = similarity.view(-1)[index].sub_(positive_lse.reshape(-1)[row]).exp_()
+    grad.view(-1)[index] += value.mul_(grad_positive.reshape(-1)[row])

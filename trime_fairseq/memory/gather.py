@@ -1,86 +1,118 @@
 """Keys and tokens of a group of devices, in one collective per step."""
 
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, Callable, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..distributed import rank, world_size
+
 
 class Gathered(NamedTuple):
     """Keys [M, d] of all devices of a group in their order, the tokens that followed them [M], and the range
-    of keys that have a gradient (None: all)."""
+    [begin, end) of keys that have a gradient (None: all)."""
 
     keys: Tensor
     tokens: Tensor
-    key_grad: Optional[Tuple[int, int]]
+    key_grad: tuple[int, int] | None = None
+
+    def wait(self) -> "Gathered":
+        """Itself: what never left the device need not be waited for."""
+        return self
+
+
+@dataclass(frozen=True)
+class PendingGather:
+    """Keys that travel between the devices of a group; :meth:`wait` gives them.
+
+    Attributes:
+        keys: of this rank, with their gradient.
+        everyone: the buffer that fills: keys and tokens of all ranks, [ranks, most keys of a rank, ...].
+        counts, member: as of :func:`start_gather`.
+        work: of ``torch.distributed``.
+        gradient_group: the process group that gradients are summed over; None: they are not.
+    """
+
+    keys: Tensor
+    everyone: Tensor
+    counts: tuple[int, ...]
+    member: int
+    work: Any
+    gradient_group: Any
+
+    def wait(self) -> Gathered:
+        """The keys of the group, once all have arrived."""
+        self.work.wait()
+        begin = sum(self.counts[: self.member])
+        keys, tokens = _GatherGradient.apply(  # type: ignore[no-untyped-call]
+            self.keys, self.everyone, self.counts, begin, self.gradient_group
+        )
+        own = (begin, begin + self.counts[self.member])
+        return Gathered(keys, tokens, own if self.gradient_group is None else None)
 
 
 def start_gather(
-    keys: Tensor, tokens: Tensor, counts: Tuple[int, ...], place: int, share_gradient: bool = False
-) -> Callable[[], Gathered]:
-    """The memory of the group of ``len(counts)`` consecutive ranks that this rank belongs to, once the
-    function that is returned is called: until then the device may do other things while keys travel.
+    keys: Tensor, tokens: Tensor, counts: tuple[int, ...], member: int, share_gradient: bool = False
+) -> Gathered | PendingGather:
+    """Starts to exchange keys with the group of ``len(counts)`` consecutive ranks that this one belongs to.
 
-    Every rank knows the number of keys of all (batches are planned alike on all of them), so no sizes
-    travel and nothing waits for the device. Tokens ride in the same buffer as the keys, bit by bit.
+    Do other work while keys travel, then call ``wait()`` on what is returned::
+
+        pending = start_gather(keys, tokens, counts, member)
+        ...
+        keys, tokens, key_grad = pending.wait()
+
+    All ranks know the number of keys of each other, because they plan batches alike: no sizes travel, and
+    nothing waits for the device. Tokens ride in the same buffer as the keys, bit by bit.
 
     Args:
         keys: this rank's keys, floating point [n, d].
         tokens: the token that followed each, int64 [n], below 2**31.
-        counts: number of keys of each rank of the group, n at ``place``; zeros are allowed.
-        place: this rank's place in the group, ``rank % len(counts)``.
+        counts: number of keys of each rank of the group, n for this one; zeros are allowed.
+        member: which of the group this rank is, ``rank % len(counts)``.
         share_gradient: gradients of all ranks' losses reach the keys, instead of this rank's only; one
             more collective, in backward.
 
     Raises:
         ValueError: if the counts do not fit the keys, or ``torch.distributed`` is not initialised for them.
     """
-    if keys.size(0) != counts[place]:
-        raise ValueError(f"{keys.size(0)} keys where the group expects {counts[place]} of rank {place}")
+    if keys.size(0) != counts[member]:
+        raise ValueError(f"{keys.size(0)} keys where the group expects {counts[member]} of rank {member}")
     if len(counts) == 1 or not any(counts):
-        return lambda: Gathered(keys, tokens, None)
+        return Gathered(keys, tokens)
     group = _group_of(len(counts))
     packed = _pack(keys.detach(), tokens)
     local = packed.new_zeros(max(counts), packed.size(1))
     local[: packed.size(0)] = packed
     everyone = local.new_empty(len(counts), *local.shape)
     work = dist.all_gather(list(everyone.unbind(0)), local, group=group, async_op=True)
-    before = sum(counts[:place])
-
-    def finish() -> Gathered:
-        work.wait()
-        memory, memory_tokens = _Gathered.apply(  # type: ignore[no-untyped-call]
-            keys, everyone, counts, before, group if share_gradient else None
-        )
-        key_grad = None if share_gradient else (before, before + counts[place])
-        return Gathered(memory, memory_tokens, key_grad)
-
-    return finish
+    return PendingGather(keys, everyone, counts, member, work, group if share_gradient else None)
 
 
 @cache
 def _group_of(size: int) -> Any:
     """The process group of ``size`` consecutive ranks with this one in it. A collective call: all ranks
     make it at their first step."""
-    world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    world = world_size()
     if world % size:
         raise ValueError(f"{world} processes do not divide into groups of {size}")
     if size == world:
         return dist.group.WORLD
     groups = [dist.new_group(list(range(first, first + size))) for first in range(0, world, size)]
-    return groups[dist.get_rank() // size]
+    return groups[rank() // size]
 
 
-class _Gathered(torch.autograd.Function):
-    """Makes the keys of everyone, which have arrived, a function of this rank's own."""
+class _GatherGradient(torch.autograd.Function):
+    """Makes the keys of all ranks, which have arrived, a function of this rank's own."""
 
     @staticmethod
     def forward(
-        ctx: Any, keys: Tensor, everyone: Tensor, counts: Tuple[int, ...], before: int, group: Any
-    ) -> Tuple[Tensor, Tensor]:
+        ctx: Any, keys: Tensor, everyone: Tensor, counts: tuple[int, ...], before: int, group: Any
+    ) -> tuple[Tensor, Tensor]:
         ctx.own, ctx.group = slice(before, before + keys.size(0)), group
         if len(set(counts)) == 1:
             rows = everyone.flatten(0, 1)
@@ -94,7 +126,7 @@ class _Gathered(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Any) -> Tuple[Optional[Tensor], ...]:
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         if ctx.group is not None:
             dtype = grad.dtype
             # Sums over devices in half precision would lose what each of them summed in float32.

@@ -1,16 +1,16 @@
 """Long-term memory: the last M evaluated tokens, in text order."""
 
-from typing import Optional
-
 from torch import Tensor
 
 
 class LongTermMemory:
-    """A first-in first-out memory of keys and the tokens that followed them.
+    """The newest M keys, as they were computed, and the tokens that followed them.
 
-    Keys are stored as they were computed, in a buffer that is allocated once, at the first ``append``. It has
-    room for twice what the memory may hold; when it is full, what is kept moves to its front, so the cost per
-    key does not depend on how much text has gone by.
+    :meth:`append` adds keys, :meth:`forget` drops the oldest; ``keys`` and ``tokens`` are what is held.
+
+    The buffer is allocated once, at the first ``append``, with room for twice what the memory may hold. When
+    it is full, what is kept moves to its front. So the cost per key does not depend on how much text has
+    gone by.
 
     Args:
         size: number of keys kept, M >= 1.
@@ -23,18 +23,17 @@ class LongTermMemory:
         if size < 1:
             raise ValueError(f"a long-term memory needs a positive size, not {size}")
         self.size = size
-        self._keys: Optional[Tensor] = None
-        self._tokens: Optional[Tensor] = None
+        self._keys: Tensor | None = None
+        self._tokens: Tensor | None = None
         self._begin = self._end = 0
 
     def __len__(self) -> int:
         return self._end - self._begin
 
     def append(self, keys: Tensor, tokens: Tensor) -> None:
-        """Adds keys [n, d] and their tokens int64 [n] at the end; nothing is forgotten yet.
+        """Adds keys [n, d] and their tokens, int64 [n]; forgets nothing.
 
-        The buffer grows only if it holds more than ever: with a :meth:`forget` after each call, for a
-        larger n."""
+        With a :meth:`forget` after each call, the buffer grows only for a larger n than ever before."""
         count = keys.size(0)
         if self._tokens is None or self._end + count > self._tokens.size(0):
             self._make_room(keys, tokens)
@@ -45,7 +44,7 @@ class LongTermMemory:
         self._end += count
 
     def forget(self, before: int = 0) -> None:
-        """Keeps the newest ``size`` keys, and of those only what stands at index ``before`` or later."""
+        """Keeps the newest ``size`` keys, and of those only the ones at index ``before`` or later."""
         self._begin = max(self._begin + before, self._end - self.size)
 
     @property
@@ -61,7 +60,7 @@ class LongTermMemory:
         return self._tokens[self._begin : self._end]
 
     def _make_room(self, keys: Tensor, tokens: Tensor) -> None:
-        """Moves what there is to the front of a buffer with room for the new keys and tokens."""
+        """Moves what is held to the front of a buffer with room for the new keys and tokens."""
         kept, needed = len(self), len(self) + keys.size(0)
         old_keys, old_tokens = self._keys, self._tokens
         # Twice what is held after an append: then what moves and where to do not overlap.

@@ -2,24 +2,19 @@
 
 import math
 from functools import cache
-from typing import Any, Optional, Tuple
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from .autotune import fused_if_faster
+from .autograd import LseInputs
+from .autotune import triton_if_faster
 from .chunked import chunked_lse
-from .numerics import without_autocast
-from .problem import Inputs, Plan, accumulation_dtype
+from .numerics import accumulation_dtype, without_autocast
 from .visibility import Visibility
 
 # Names of ``impl``.
 IMPLEMENTATIONS = ("auto", "chunked", "triton", "naive")
-
-# (queries, keys) of a tile. On an accelerator it is large enough to hide the launch of its kernels; on a CPU
-# more queries make the products faster, but of short segments more of the hidden half is computed.
-_TILE, _TILE_OF_CPU, _TILE_OF_SHORT_SEGMENTS = (1024, 8192), (512, 2048), (256, 2048)
-_SHORT = 2048
 
 
 def memory_lse(
@@ -30,10 +25,10 @@ def memory_lse(
     visibility: Visibility,
     scale: float,
     *,
-    key_grad: Optional[Tuple[int, int]] = None,
+    key_grad: tuple[int, int] | None = None,
     impl: str = "auto",
-    tile: Tuple[int, int] = (0, 0),
-) -> Tuple[Tensor, Tensor]:
+    tile: tuple[int, int] = (0, 0),
+) -> tuple[Tensor, Tensor]:
     """Log-sum-exp of the scaled similarities to all visible keys, and to those with the target's token.
 
     Equal to, with ``sim = scale * queries @ keys.T`` set to -inf where ``visibility`` hides a key::
@@ -51,13 +46,13 @@ def memory_lse(
         query_targets: token that follows each query, int64 [N].
         key_tokens: token that followed each key, int64 [M].
         visibility: which keys each query sees; N rows.
-        scale: factor of the dot products, 1 / (sqrt(d) * tau).
+        scale: factor of the dot products, :func:`trime_fairseq.memory.similarity_scale`.
         key_grad: the range [begin, end) of keys that get a gradient, by default all. Keys gathered from
             other devices have none, and it is not computed for them.
         impl: ``chunked``, ``triton``, ``naive`` (the two lines above: for tests and baselines) or ``auto``:
             on CUDA ``triton`` if it is faster there (:mod:`trime_fairseq.memory.autotune`), else ``chunked``.
-        tile: queries and keys per tile of the chunked implementation, and of Triton's backward; (0, 0)
-            chooses by device.
+        tile: the most queries and keys per tile, of the chunked implementation and of Triton's backward;
+            0 chooses by device.
 
     Returns:
         ``all_lse`` and ``positive_lse``, float32 (float64 for float64 inputs) of shape [N].
@@ -66,53 +61,51 @@ def memory_lse(
     Raises:
         ValueError: if shapes or dtypes do not fit, or ``impl`` is unknown or not installed.
     """
-    inputs = Inputs(queries, keys, query_targets, key_tokens)
-    _check(inputs, visibility, key_grad, impl)
-    size = _default_tile(queries.device, visibility)
-    plan = Plan(visibility, scale, (tile[0] or size[0], tile[1] or size[1]), key_grad or (0, keys.size(0)))
+    _check(queries, keys, query_targets, key_tokens, visibility, key_grad, impl)
+    inputs = LseInputs(
+        queries, keys, query_targets, key_tokens, visibility, scale, key_grad or (0, keys.size(0)), tile
+    )
     # Under autocast the products below would be rounded to half precision.
     with without_autocast(queries.device.type):
         if impl == "naive":
-            return _naive(inputs, plan)
-        if impl == "triton" or (impl == "auto" and queries.is_cuda and _has_fused(queries.dtype)):
-            fused = _fused()
-            size = fused.GRADIENT_TILE
-            fused_plan = plan._replace(size=(tile[0] or size[0], tile[1] or size[1]))
-            if impl == "triton":
-                results: Tuple[Tensor, Tensor] = fused.fused_lse(inputs, fused_plan)
-                return results
-            found = fused_if_faster(inputs, plan, fused.fused_lse, fused_plan)
+            return _naive(inputs)
+        if impl == "triton":
+            lses: tuple[Tensor, Tensor] = _triton().triton_lse(inputs)
+            return lses
+        if impl == "auto" and queries.is_cuda and _has_triton(queries.dtype):
+            found = triton_if_faster(inputs, _triton().triton_lse)
             if found is not None:
                 return found
-        return chunked_lse(inputs, plan)
-
-
-def _default_tile(device: torch.device, visibility: Visibility) -> Tuple[int, int]:
-    if device.type != "cpu":
-        return _TILE
-    return _TILE_OF_CPU if visibility.num_queries >= _SHORT * visibility.repeats else _TILE_OF_SHORT_SEGMENTS
+        return chunked_lse(inputs)
 
 
 @cache
-def _has_fused(dtype: torch.dtype) -> bool:
-    """Whether there are kernels for a dtype."""
+def _has_triton(dtype: torch.dtype) -> bool:
+    """True if the kernels can be imported and take a dtype."""
     try:
-        return dtype in _fused().DTYPES
+        return dtype in _triton().DTYPES
     except Exception:
         return False  # another Triton than PyTorch's may raise anything when it is imported
 
 
-def _fused() -> Any:
+def _triton() -> ModuleType:
     # Triton comes with PyTorch for CUDA only.
     try:
-        from . import triton_lse as fused
+        from . import triton_lse
     except ImportError as error:
         raise ValueError(f"impl='triton' needs Triton, which is not installed: {error}") from error
-    return fused
+    return triton_lse
 
 
-def _check(inputs: Inputs, visibility: Visibility, key_grad: Optional[Tuple[int, int]], impl: str) -> None:
-    queries, keys, query_targets, key_tokens = inputs
+def _check(
+    queries: Tensor,
+    keys: Tensor,
+    query_targets: Tensor,
+    key_tokens: Tensor,
+    visibility: Visibility,
+    key_grad: tuple[int, int] | None,
+    impl: str,
+) -> None:
     if impl not in IMPLEMENTATIONS:
         raise ValueError(f"unknown impl {impl!r}: one of {', '.join(IMPLEMENTATIONS)}")
     if queries.dim() != 2 or keys.dim() != 2 or queries.size(1) != keys.size(1):
@@ -133,14 +126,13 @@ def _check(inputs: Inputs, visibility: Visibility, key_grad: Optional[Tuple[int,
         raise ValueError(f"key_grad {key_grad} is no range of the {keys.size(0)} keys of one part")
 
 
-def _naive(inputs: Inputs, plan: Plan) -> Tuple[Tensor, Tensor]:
-    queries, keys, query_targets, key_tokens = inputs
-    begin, end = plan.key_grad
+def _naive(inputs: LseInputs) -> tuple[Tensor, Tensor]:
+    queries, keys, (begin, end) = inputs.queries, inputs.keys, inputs.key_grad
     keys = torch.cat([keys[:begin].detach(), keys[begin:end], keys[end:].detach()])
     dtype = accumulation_dtype(queries.dtype)
-    similarity = plan.scale * (queries.to(dtype) @ keys.to(dtype).t())
-    hidden = plan.visibility.dense(keys.size(0), queries.device)
-    negative = hidden | (key_tokens != query_targets.unsqueeze(1))
+    similarity = inputs.scale * (queries.to(dtype) @ keys.to(dtype).t())
+    hidden = inputs.visibility.dense(keys.size(0), queries.device)
+    negative = hidden | (inputs.key_tokens != inputs.query_targets.unsqueeze(1))
     return _masked_lse(similarity, hidden), _masked_lse(similarity, negative)
 
 

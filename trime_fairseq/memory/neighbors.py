@@ -1,45 +1,57 @@
-"""External memory: what the neighbours of each token say about its target."""
+"""External memory: what the nearest keys of each token say about its target."""
 
 import math
-from typing import List, Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from .numerics import accumulation_dtype
+
 
 def neighbor_lse(
     scores: Tensor, tokens: Tensor, targets: Tensor, scale: float, sizes: Sequence[int]
-) -> Tuple[List[Tensor], List[Tensor]]:
+) -> tuple[Tensor, Tensor]:
     """Log-sum-exp of the scaled scores of the first k neighbours, and of those with the target's token.
 
-    The A and P of :func:`trime_fairseq.memory.memory_lse` for a memory of its own per query.
+    The A and P of :func:`trime_fairseq.memory.memory_lse` where each query has a memory of its own.
 
     Args:
         scores: floating point [N, K], larger is nearer, -inf where there is no neighbour.
         tokens: token that followed each neighbour, integers [N, K].
         targets: int64 [N].
-        scale: factor of the scores, 1 / (sqrt(d) * tau).
+        scale: factor of the scores; for A and P :func:`trime_fairseq.memory.similarity_scale`.
         sizes: values of k, increasing, the last one at most K.
 
     Returns:
-        For each k the two sums, float32 (float64 for float64) [N]; -inf over nothing.
+        ``all_lse`` and ``positive_lse``, [len(sizes), N] each, float32 (float64 for float64); -inf over
+        nothing.
     """
-    scaled = scores * scale
+    scaled = scores.to(accumulation_dtype(scores.dtype)) * scale
     positive = scaled.masked_fill(tokens != targets.unsqueeze(1), -math.inf)
     return _running_lse(scaled, sizes), _running_lse(positive, sizes)
 
 
-def _running_lse(values: Tensor, sizes: Sequence[int]) -> List[Tensor]:
-    sums: List[Tensor] = []
+def _running_lse(values: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Log-sum-exp of the first k columns for each k, [len(sizes), N]; every value is read once."""
+    sums: list[Tensor] = []
     begin = 0
     for end in sizes:
         part = values[:, begin:end].logsumexp(1)
         sums.append(torch.logaddexp(sums[-1], part) if sums else part)
         begin = end
-    return sums
+    return torch.stack(sums) if sums else values.new_empty(0, values.size(0))
 
 
 def interpolate(log_prob: Tensor, other: Tensor, weight: float, exists: Tensor) -> Tensor:
-    """log((1 - weight) exp(log_prob) + weight exp(other)); where ``other`` does not exist, log_prob."""
-    share = torch.full_like(log_prob, weight).masked_fill(~exists, 0.0)
-    return torch.logaddexp((1 - share).log() + log_prob, share.log() + other.masked_fill(~exists, -math.inf))
+    """log((1 - weight) exp(log_prob) + weight exp(other)), and ``log_prob`` where ``other`` does not exist.
+
+    Args:
+        log_prob, other: log-probabilities, floating point; shapes broadcast. ``other`` may be anything, even
+            NaN, where it does not exist.
+        weight: in [0, 1].
+        exists: bool; broadcasts with the others.
+    """
+    share = weight * exists.to(log_prob.dtype)
+    other = torch.where(exists, other, other.new_full((), -math.inf))
+    return torch.logaddexp((1 - share).log() + log_prob, share.log() + other)

@@ -14,8 +14,18 @@ import torch
 from torch import Tensor
 
 
+def similarity_scale(dimension: int, temperature: float = 1.0) -> float:
+    """Factor of the dot products of representations: 1 / (sqrt(d) * tau).
+
+    Args:
+        dimension: d of the representations.
+        temperature: tau; 1 in training.
+    """
+    return float(dimension**-0.5 / temperature)
+
+
 def trime_log_prob(token_lse: Tensor, target_logit: Tensor, all_lse: Tensor, positive_lse: Tensor) -> Tensor:
-    """log p(w | c) of the joint softmax over tokens and memories (nats).
+    """log p(w | c) of the joint softmax over tokens and memories, in nats. Its negative is the TRIME loss.
 
     Args:
         token_lse: a, any shape, finite. For an adaptive softmax: of the head's logits only.

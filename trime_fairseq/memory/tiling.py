@@ -1,6 +1,6 @@
 """Cuts the N x M plane of queries and keys into tiles and drops those that nobody may see."""
 
-from typing import List, NamedTuple, Tuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,24 +23,24 @@ class QueryBlock(NamedTuple):
 
     begin: int
     end: int
-    tiles: List[KeyTile]
+    tiles: list[KeyTile]
 
 
 class Tile(NamedTuple):
-    """Parts x queries x keys whose similarities are held at the same time.
+    """Parts x queries x keys whose similarities are held at a time.
 
     ``row`` and ``column`` index queries [parts, queries per part, ...] and keys [parts, keys per part, ...];
     ``first`` is the first tile of its queries.
     """
 
-    row: Tuple[slice, slice]
-    column: Tuple[slice, slice]
+    row: tuple[slice, slice]
+    column: tuple[slice, slice]
     masked: bool
     first: bool
 
 
-def share_between_parts(blocks: List[QueryBlock], parts: int, tile_size: int) -> List[Tile]:
-    """The tiles of ``parts`` equal parts with the given blocks each; as many parts share a tile as fit into
+def share_between_parts(blocks: list[QueryBlock], parts: int, tile_size: int) -> list[Tile]:
+    """Tiles of ``parts`` equal parts, each cut into the given blocks. A tile holds as many parts as fit into
     ``tile_size`` similarities."""
     tiles = []
     for block in blocks:
@@ -53,7 +53,9 @@ def share_between_parts(blocks: List[QueryBlock], parts: int, tile_size: int) ->
     return tiles
 
 
-def plan_blocks(rows: NDArray[np.int64], num_keys: int, query_block: int, key_block: int) -> List[QueryBlock]:
+def cut_into_blocks(
+    rows: NDArray[np.int64], num_keys: int, query_block: int, key_block: int
+) -> list[QueryBlock]:
     """Blocks of at most ``query_block`` queries with tiles of at most ``key_block`` keys.
 
     Args:
@@ -78,19 +80,19 @@ def plan_blocks(rows: NDArray[np.int64], num_keys: int, query_block: int, key_bl
                 last = border
                 break
         part = slice(first, last)
-        tiles = _plan_tiles(begin[part], end[part], skip_begin[part], skip_end[part], key_block)
+        tiles = _key_tiles(begin[part], end[part], skip_begin[part], skip_end[part], key_block)
         blocks.append(QueryBlock(first, last, tiles))
         first = last
     return blocks
 
 
-def _plan_tiles(
+def _key_tiles(
     begin: NDArray[np.int64],
     end: NDArray[np.int64],
     skip_begin: NDArray[np.int64],
     skip_end: NDArray[np.int64],
     key_block: int,
-) -> List[KeyTile]:
+) -> list[KeyTile]:
     sees = end > begin
     if not sees.any():
         return []

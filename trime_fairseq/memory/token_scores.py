@@ -1,6 +1,7 @@
 """The two token terms of the objective, a and b, for plain and for adaptive softmax."""
 
-from typing import Callable, Optional, Protocol, Sequence, Tuple
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -8,8 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from .host import sent
-from .numerics import autocast_dtype
+from .numerics import autocast_dtype, to_device
 from .token_softmax import linear_lse_and_pick, lse_and_pick
 
 # Logits that are held all at once: 1 GiB in half precision.
@@ -25,7 +25,7 @@ class AdaptiveSoftmax(Protocol):
     tail: Sequence[Callable[[Tensor], Tensor]]
 
 
-def plain_token_scores(logits: Tensor, target: Tensor) -> Tuple[Tensor, Tensor]:
+def plain_token_scores(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """a and b of a softmax over the whole vocabulary.
 
     Args:
@@ -39,8 +39,8 @@ def plain_token_scores(logits: Tensor, target: Tensor) -> Tuple[Tensor, Tensor]:
 
 
 def linear_token_scores(
-    features: Tensor, weight: Tensor, bias: Optional[Tensor], target: Tensor
-) -> Tuple[Tensor, Tensor]:
+    features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor
+) -> tuple[Tensor, Tensor]:
     """a and b of a softmax over the whole vocabulary, with the logits ``features @ weight.T + bias``.
 
     With many tokens and a large vocabulary the logits are never held all at once.
@@ -62,9 +62,9 @@ def adaptive_token_scores(
     softmax: AdaptiveSoftmax,
     features: Tensor,
     target: Tensor,
-    uncharged_tail_index: Optional[int] = None,
-    host_target: Optional[NDArray[np.int64]] = None,
-) -> Tuple[Tensor, Tensor]:
+    uncharged_tail_index: int | None = None,
+    host_target: NDArray[np.int64] | None = None,
+) -> tuple[Tensor, Tensor]:
     """a and b of an adaptive softmax, as the published models use it.
 
     a is the log-sum-exp of the *head* logits, b = a + log p(w) with log p(w) the full log-probability
@@ -104,9 +104,9 @@ def adaptive_token_scores(
     return token_lse, target_logit
 
 
-def _rows_between(target: Tensor, host_target: Optional[NDArray[np.int64]], low: int, high: int) -> Tensor:
+def _rows_between(target: Tensor, host_target: NDArray[np.int64] | None, low: int, high: int) -> Tensor:
     """Where low <= target < high: int64, on the device of ``target``."""
     if host_target is None:
         return ((target >= low) & (target < high)).nonzero().squeeze(1)
     rows = torch.from_numpy(np.flatnonzero((host_target >= low) & (host_target < high)))
-    return sent(rows, target.device)
+    return to_device(rows, target.device)

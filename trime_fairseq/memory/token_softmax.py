@@ -1,32 +1,32 @@
 """Log-sum-exps over a vocabulary and the logits of targets, without more numbers of that size than needed."""
 
-from typing import Any, Iterator, Optional, Tuple
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from .numerics import relative_to_largest, without_autocast
-from .problem import accumulation_dtype
+from .numerics import accumulation_dtype, relative_to_largest, without_autocast
 
 # Logits that are held in float32 at a time: 128 MiB of them.
 _CHUNK = 2**25
 
 
-def lse_and_pick(logits: Tensor, column: Tensor) -> Tuple[Tensor, Tensor]:
+def lse_and_pick(logits: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
     """Row-wise log-sum-exp of logits [N, V] and the logit of one column per row, [N] each, float32 (float64).
 
     Of N x V numbers only the logits are kept for backward, which makes one gradient of that size and dtype;
     ``logsumexp`` and ``gather`` one by one would make three.
     """
-    result: Tuple[Tensor, Tensor] = _LseAndPick.apply(logits, column)  # type: ignore[no-untyped-call]
+    result: tuple[Tensor, Tensor] = _LseAndPick.apply(logits, column)  # type: ignore[no-untyped-call]
     return result
 
 
 def linear_lse_and_pick(
-    features: Tensor, weight: Tensor, bias: Optional[Tensor], column: Tensor
-) -> Tuple[Tensor, Tensor]:
+    features: Tensor, weight: Tensor, bias: Tensor | None, column: Tensor
+) -> tuple[Tensor, Tensor]:
     """:func:`lse_and_pick` of ``features @ weight.T + bias``, which is computed a slice of the vocabulary at
     a time, and again in backward: no N x V numbers at all, for a third more work. Products are of the dtype
     of the inputs, as in fairseq's own projection.
@@ -37,7 +37,7 @@ def linear_lse_and_pick(
         bias: [V] or None.
         column: int64 [N].
     """
-    result: Tuple[Tensor, Tensor] = _LinearLseAndPick.apply(  # type: ignore[no-untyped-call]
+    result: tuple[Tensor, Tensor] = _LinearLseAndPick.apply(  # type: ignore[no-untyped-call]
         features, weight, bias, column
     )
     return result
@@ -45,7 +45,7 @@ def linear_lse_and_pick(
 
 class _LseAndPick(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, column: Tensor) -> Tuple[Tensor, Tensor]:
+    def forward(ctx: Any, logits: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
         dtype = accumulation_dtype(logits.dtype)
         lse = logits.new_empty(len(logits), dtype=dtype)
         for rows in _slices(len(logits), logits.size(1)):
@@ -55,7 +55,7 @@ class _LseAndPick(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_lse: Tensor, grad_picked: Tensor) -> Tuple[Tensor, None]:
+    def backward(ctx: Any, grad_lse: Tensor, grad_picked: Tensor) -> tuple[Tensor, None]:
         logits, column, lse = ctx.saved_tensors
         grad = torch.empty_like(logits)
         for rows in _slices(len(logits), logits.size(1)):
@@ -68,29 +68,29 @@ class _LseAndPick(torch.autograd.Function):
 class _LinearLseAndPick(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor, bias: Optional[Tensor], column: Tensor
-    ) -> Tuple[Tensor, Tensor]:
+        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None, column: Tensor
+    ) -> tuple[Tensor, Tensor]:
         dtype = accumulation_dtype(features.dtype)
         lse = features.new_full((len(features),), -torch.inf, dtype=dtype)
         picked = torch.zeros_like(lse)
         for types in _slices(len(weight), len(features)):
             logits = _logits(features, weight, bias, types)
             lse = torch.logaddexp(lse, logits.logsumexp(-1))
-            place, inside = _place(column, types)
-            picked += logits.gather(-1, place).squeeze(-1).masked_fill(~inside, 0.0)
+            index, inside = _index_within(column, types)
+            picked += logits.gather(-1, index).squeeze(-1).masked_fill(~inside, 0.0)
         ctx.save_for_backward(features, weight, bias, column, lse)
         return lse, picked
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_lse: Tensor, grad_picked: Tensor) -> Tuple[Optional[Tensor], ...]:
+    def backward(ctx: Any, grad_lse: Tensor, grad_picked: Tensor) -> tuple[Tensor | None, ...]:
         with without_autocast(grad_lse.device.type):
             return (*_linear_gradients(ctx.saved_tensors, ctx.needs_input_grad, grad_lse, grad_picked), None)
 
 
 def _linear_gradients(
-    saved: Tuple[Tensor, ...], wanted: Tuple[bool, ...], grad_lse: Tensor, grad_picked: Tensor
-) -> Tuple[Optional[Tensor], ...]:
+    saved: tuple[Tensor, ...], wanted: tuple[bool, ...], grad_lse: Tensor, grad_picked: Tensor
+) -> tuple[Tensor | None, ...]:
     """Of features, weight and bias, where they are wanted."""
     features, weight, bias, column, lse = saved
     (grad_lse, grad_picked), unit = relative_to_largest(grad_lse, grad_picked)
@@ -101,8 +101,8 @@ def _linear_gradients(
     for types in _slices(len(weight), len(features)):
         logits = _logits(features, weight, bias, types)
         grad = logits.sub_(lse.unsqueeze(-1)).exp_().mul_(grad_lse.unsqueeze(-1))
-        place, inside = _place(column, types)
-        grad.scatter_add_(-1, place, grad_picked.masked_fill(~inside, 0.0).unsqueeze(-1))
+        index, inside = _index_within(column, types)
+        grad.scatter_add_(-1, index, grad_picked.masked_fill(~inside, 0.0).unsqueeze(-1))
         if grad_bias is not None:
             grad_bias[types] = grad.sum(0).mul_(unit)
         grad = grad.to(weight.dtype)
@@ -121,13 +121,13 @@ def _slices(count: int, width: int) -> Iterator[slice]:
     return (slice(begin, min(begin + step, count)) for begin in range(0, count, step))
 
 
-def _logits(features: Tensor, weight: Tensor, bias: Optional[Tensor], types: slice) -> Tensor:
+def _logits(features: Tensor, weight: Tensor, bias: Tensor | None, types: slice) -> Tensor:
     """Those of some types, in the dtype of sums."""
     logits = functional.linear(features, weight[types], None if bias is None else bias[types])
     return logits.to(accumulation_dtype(features.dtype))
 
 
-def _place(column: Tensor, types: slice) -> Tuple[Tensor, Tensor]:
+def _index_within(column: Tensor, types: slice) -> tuple[Tensor, Tensor]:
     """Where the column is among ``types``, [N, 1], and whether it is one of them, [N]."""
     inside = (column >= types.start) & (column < types.stop)
     return (column - types.start).clamp(0, types.stop - types.start - 1).unsqueeze(-1), inside

@@ -58,9 +58,9 @@ def common_range(begin, end, skip_begin, skip_end, num_keys):
 @triton.jit
 def visible(begin, end, skip_begin, skip_end, key):
     """Which keys [BN] the queries [BM] see."""
-    place = key[None, :]
-    inside = (place >= begin[:, None]) & (place < end[:, None])
-    return inside & ((place < skip_begin[:, None]) | (place >= skip_end[:, None]))
+    key = key[None, :]
+    inside = (key >= begin[:, None]) & (key < end[:, None])
+    return inside & ((key < skip_begin[:, None]) | (key >= skip_end[:, None]))
 
 
 @triton.jit
@@ -180,9 +180,9 @@ def gradient(
             upstream = tl.load(grad_positive + row, mask=in_queries, other=0.0)[:, None]
             grad += tl.where(positive, tl.exp(tile - lse), 0.0) * upstream
     width = key_end - key_begin
-    place = tl.program_id(2).to(tl.int64) * (query_end - query_begin) + (query - query_begin)
+    out_row = tl.program_id(2).to(tl.int64) * (query_end - query_begin) + (query - query_begin)
     tl.store(
-        out + place[:, None] * width + (key - key_begin)[None, :],
+        out + out_row[:, None] * width + (key - key_begin)[None, :],
         grad.to(out.dtype.element_ty),
         mask=in_queries[:, None] & in_keys[None, :],
     )

@@ -8,25 +8,24 @@ atomic additions: results are the same in every run.
 
 import os
 from functools import cache
-from typing import Any, Dict
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import triton_kernels as kernels
-from .host import on_device
-from .problem import Inputs, Plan
-from .recomputed import Implementation, Results, recomputed_lse
+from .autograd import LseInputs, recomputed_lse
+from .numerics import on_device
 from .tiling import Tile
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 # Queries and keys whose gradients are held at a time, 32 MiB in half precision.
-GRADIENT_TILE = (2048, 8192)
+_GRADIENT_TILE = (2048, 8192)
 # Keys of a program of the forward kernel: 32 blocks.
 _SPLIT = 2048
 
 
-def fused_lse(inputs: Inputs, plan: Plan) -> Results:
+def triton_lse(inputs: LseInputs) -> tuple[Tensor, Tensor]:
     """See :func:`trime_fairseq.memory.memory_lse`.
 
     Raises:
@@ -37,13 +36,14 @@ def fused_lse(inputs: Inputs, plan: Plan) -> Results:
         raise ValueError("impl='triton' needs a CUDA device: use 'auto' or 'chunked'")
     if inputs.queries.dtype not in DTYPES:
         raise ValueError(f"impl='triton' takes float16, bfloat16 and float32, not {inputs.queries.dtype}")
-    queries, keys, *tokens = inputs
     # In 64 bits tokens would take the registers that a block's similarities need.
-    inputs = Inputs(queries.contiguous(), keys.contiguous(), *(t.int().contiguous() for t in tokens))
-    return recomputed_lse(inputs, plan, Implementation(_forward, _gradient))
+    targets, tokens = (t.int().contiguous() for t in (inputs.query_targets, inputs.key_tokens))
+    queries, keys = inputs.queries.contiguous(), inputs.keys.contiguous()
+    inputs = inputs._replace(queries=queries, keys=keys, query_targets=targets, key_tokens=tokens)
+    return recomputed_lse(inputs.with_tile_size(_GRADIENT_TILE), _forward, _gradient)
 
 
-def _blocks(queries: Tensor, num_queries: int) -> Dict[str, Any]:
+def _blocks(queries: Tensor, num_queries: int) -> dict[str, Any]:
     """Queries BM and keys BN of a block on the chip, the slice BD of their D dimensions that is loaded at
     once, the warps that share the work, and the slices in flight.
 
@@ -67,10 +67,10 @@ def _stages(device: torch.device) -> int:
     return 3 if getattr(properties, "shared_memory_per_block_optin", 0) >= 128 * 1024 else 2
 
 
-def _forward(inputs: Inputs, plan: Plan) -> Results:
-    queries, keys = inputs[:2]
-    parts, total = plan.visibility.repeats, queries.size(0)
-    num_queries, num_keys = total // parts, keys.size(0) // parts
+def _forward(inputs: LseInputs) -> tuple[Tensor, Tensor]:
+    queries, visibility = inputs.queries, inputs.visibility
+    parts, total = visibility.repeats, queries.size(0)
+    num_queries, num_keys = total // parts, inputs.keys.size(0) // parts
     splits = max(1, -(-num_keys // _SPLIT))
     # [A and P, splits, N]
     lse = queries.new_empty((2, splits, total), dtype=torch.float32)
@@ -80,15 +80,17 @@ def _forward(inputs: Inputs, plan: Plan) -> Results:
     grid = (-(-num_queries // blocks["BM"]), splits, parts)
     with on_device(queries):
         kernels.forward[grid](
-            *inputs, plan.visibility.rows_on(queries.device), lse,
-            plan.scale, num_queries, num_keys, SPLIT=_SPLIT, **blocks,
+            *inputs[:4], visibility.rows_on(queries.device), lse,
+            inputs.scale, num_queries, num_keys, SPLIT=_SPLIT, **blocks,
         )  # fmt: skip
     all_lse, positive_lse = lse[:, 0] if splits == 1 else lse.logsumexp(1)
     return all_lse, positive_lse
 
 
-def _gradient(inputs: Inputs, results: Results, upstream: Results, plan: Plan, tile: Tile) -> Tensor:
-    queries, keys = inputs[:2]
+def _gradient(
+    inputs: LseInputs, lses: tuple[Tensor, Tensor], grads: tuple[Tensor, Tensor], tile: Tile
+) -> Tensor:
+    queries, keys = inputs.queries, inputs.keys
     (shared, row), (_, column) = tile.row, tile.column
     shape = (shared.stop - shared.start, row.stop - row.start, column.stop - column.start)
     gradient = queries.new_empty(shape)
@@ -96,8 +98,8 @@ def _gradient(inputs: Inputs, results: Results, upstream: Results, plan: Plan, t
     grid = (-(-shape[1] // blocks["BM"]), -(-shape[2] // blocks["BN"]), shape[0])
     with on_device(queries):
         kernels.gradient[grid](
-            *inputs, plan.visibility.rows_on(queries.device), *results, *upstream, gradient,
-            plan.scale, queries.size(1), keys.size(1), shared.start,
+            *inputs[:4], inputs.visibility.rows_on(queries.device), *lses, *grads, gradient,
+            inputs.scale, queries.size(1), keys.size(1), shared.start,
             row.start, row.stop, column.start, column.stop, **blocks,
         )  # fmt: skip
     return gradient

@@ -1,13 +1,12 @@
 """Which keys each query may see, as four integers per query instead of an N x M mask."""
 
 from functools import lru_cache
-from typing import Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor
 
-from .host import sent
-from .tiling import Tile, plan_blocks, share_between_parts
+from .numerics import to_device
+from .tiling import Tile, cut_into_blocks, share_between_parts
 
 # Masks up to this size are kept: the mask of a short segment costs as much as its similarities.
 _KEPT_MASK = 2**17
@@ -35,8 +34,8 @@ class Visibility:
         self,
         begin: Tensor,
         end: Tensor,
-        skip_begin: Optional[Tensor] = None,
-        skip_end: Optional[Tensor] = None,
+        skip_begin: Tensor | None = None,
+        skip_end: Tensor | None = None,
         repeats: int = 1,
     ) -> None:
         if (skip_begin is None) != (skip_end is None):
@@ -51,9 +50,9 @@ class Visibility:
                 raise ValueError("visibility rows differ in length")
         self.repeats = repeats
         self._rows = torch.stack(rows)
-        self._on_device: Dict[torch.device, Tensor] = {}
-        self._masks: Dict[Tuple[int, int, int, int, torch.device], Tensor] = {}
-        self._plans: Dict[Tuple[int, Tuple[int, int]], List[Tile]] = {}
+        self._on_device: dict[torch.device, Tensor] = {}
+        self._masks: dict[tuple[int, int, int, int, torch.device], Tensor] = {}
+        self._tiles: dict[tuple[int, tuple[int, int]], list[Tile]] = {}
 
     @property
     def num_queries(self) -> int:
@@ -74,7 +73,7 @@ class Visibility:
 
     @staticmethod
     @lru_cache(maxsize=16)
-    def row_prefixes(width: int, spans: Tuple[Tuple[int, int], ...]) -> "Visibility":
+    def row_prefixes(width: int, spans: tuple[tuple[int, int], ...]) -> "Visibility":
         """Each query sees the positions before it of its own row of a padded batch.
 
         Queries are the positions ``first <= t < last`` of each row, ``spans[row] = (first, last)``;
@@ -90,27 +89,27 @@ class Visibility:
 
     @staticmethod
     @lru_cache(maxsize=16)
-    def shared(intervals: Tuple[Tuple[int, int, int], ...]) -> "Visibility":
+    def shared(intervals: tuple[tuple[int, int, int], ...]) -> "Visibility":
         """Groups of queries that see the same keys: ``(begin, end, number of queries)`` per group."""
         begin, end, counts = torch.tensor(intervals).t()
         return Visibility(begin.repeat_interleave(counts), end.repeat_interleave(counts))
 
     @staticmethod
     @lru_cache(maxsize=16)
-    def consecutive(width: int, lengths: Tuple[int, ...], before: int) -> "Visibility":
+    def consecutive(width: int, lengths: tuple[int, ...], before: int) -> "Visibility":
         """Each token sees all tokens before it in the text (``trime_long_loss``).
 
         Queries are the positions of a padded batch of ``len(lengths)`` rows of ``width``, flattened row by
         row. Keys are the tokens of the rows one after the other, without padding, behind ``before`` keys of
         other devices. Padding sees nothing.
         """
-        own, _, seen = _places(width, lengths)
+        own, _, seen = _positions(width, lengths)
         return Visibility(torch.zeros_like(own), (own + before).masked_fill(~seen, 0))
 
     @staticmethod
     @lru_cache(maxsize=16)
     def all_segments(
-        width: int, lengths: Tuple[int, ...], before: int, total: int, hide_own: bool
+        width: int, lengths: tuple[int, ...], before: int, total: int, hide_own: bool
     ) -> "Visibility":
         """Each token sees all tokens of other segments, and the earlier ones of its own unless
         ``hide_own`` (``trime_ext_loss``).
@@ -118,36 +117,36 @@ class Visibility:
         Queries and keys as in :meth:`consecutive`; of ``total`` keys, those from ``before`` on are the
         batch's.
         """
-        own, segment, seen = _places(width, lengths)
+        own, segment, seen = _positions(width, lengths)
         end = torch.full_like(own, total).masked_fill(~seen, 0)
         first_hidden = segment if hide_own else own
         lasts = segment + torch.tensor(lengths).repeat_interleave(width)
         return Visibility(torch.zeros_like(own), end, first_hidden + before, lasts + before)
 
-    def tiles(self, keys_per_part: int, size: Tuple[int, int]) -> List[Tile]:
-        """What has to be computed, in tiles of at most ``size`` queries and keys."""
-        plan = (keys_per_part, size)
-        if plan not in self._plans:
-            blocks = plan_blocks(self._rows.numpy(), keys_per_part, *size)
-            self._plans[plan] = share_between_parts(blocks, self.repeats, size[0] * size[1])
-        return self._plans[plan]
+    def tiles(self, keys_per_part: int, size: tuple[int, int]) -> list[Tile]:
+        """Tiles of at most ``size`` queries and keys that hold all visible pairs."""
+        if (keys_per_part, size) not in self._tiles:
+            blocks = cut_into_blocks(self._rows.numpy(), keys_per_part, *size)
+            tiles = share_between_parts(blocks, self.repeats, size[0] * size[1])
+            self._tiles[keys_per_part, size] = tiles
+        return self._tiles[keys_per_part, size]
 
     def rows_on(self, device: torch.device) -> Tensor:
         """The four rows of a part on a device, int32 [4, n]."""
         if device not in self._on_device:
-            self._on_device[device] = sent(self._rows.int(), device)
+            self._on_device[device] = to_device(self._rows.int(), device)
         return self._on_device[device]
 
     def hidden(self, queries: slice, keys: slice, device: torch.device) -> Tensor:
-        """True where a key of a tile must not be seen: bool [queries, keys], the same for all parts."""
-        place = (queries.start, queries.stop, keys.start, keys.stop, device)
-        if place in self._masks:
-            return self._masks[place]
+        """True where a query of a tile may not see a key: bool [queries, keys], the same for all parts."""
+        tile = (queries.start, queries.stop, keys.start, keys.stop, device)
+        if tile in self._masks:
+            return self._masks[tile]
         begin, end, skip_begin, skip_end = self.rows_on(device)[:, queries].unsqueeze(-1)
         key = torch.arange(keys.start, keys.stop, device=device)
         hidden: Tensor = (key < begin) | (key >= end) | ((key >= skip_begin) & (key < skip_end))
         if hidden.numel() <= _KEPT_MASK:
-            self._masks[place] = hidden
+            self._masks[tile] = hidden
         return hidden
 
     def dense(self, num_keys: int, device: torch.device) -> Tensor:
@@ -158,9 +157,9 @@ class Visibility:
         return ~blocks
 
 
-def _places(width: int, lengths: Tuple[int, ...]) -> Tuple[Tensor, Tensor, Tensor]:
-    """For each position of a padded batch, flattened: its place among the tokens without padding, the place
-    where its row begins, and whether it is a token."""
+def _positions(width: int, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """For each position of a padded batch, flattened: its index among the tokens without padding, the index
+    of its row's first token, and whether it is a token."""
     position = torch.arange(width).repeat(len(lengths))
     counts = torch.tensor(lengths)
     segment = (counts.cumsum(0) - counts).repeat_interleave(width)

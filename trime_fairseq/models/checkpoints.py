@@ -3,7 +3,7 @@
 import argparse
 import collections
 import logging
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 import torch
 from fairseq.distributed.utils import _TensorPlaceholder
@@ -25,7 +25,7 @@ if hasattr(torch.serialization, "add_safe_globals"):
     torch.serialization.add_safe_globals(_PLAIN_DATA)
 
 
-def check_cutoffs(num_types: int, *cutoffs: Optional[str]) -> None:
+def check_cutoffs(num_types: int, *cutoffs: str | None) -> None:
     """Raises ValueError if a comma-separated list of cutoffs exceeds a dictionary of ``num_types``."""
     for cutoff in cutoffs:
         if cutoff and max(int(band) for band in str(cutoff).strip("[]").split(",")) > num_types:
@@ -36,12 +36,12 @@ def check_cutoffs(num_types: int, *cutoffs: Optional[str]) -> None:
             )
 
 
-def embedded_types(state: Dict[str, torch.Tensor]) -> Optional[int]:
+def embedded_types(state: dict[str, torch.Tensor]) -> int | None:
     """Number of types a language model's state dict embeds; None where it has another embedding."""
     plain = state.get("decoder.embed_tokens.weight")
     if plain is not None:
         return plain.size(0)
-    bands: List[int] = []
+    bands: list[int] = []
     while f"decoder.embed_tokens.embeddings.{len(bands)}.0.weight" in state:
         bands.append(state[f"decoder.embed_tokens.embeddings.{len(bands)}.0.weight"].size(0))
     return sum(bands) or None
@@ -51,7 +51,7 @@ def refuse_other_dictionary(model: torch.nn.Module, num_types: int) -> None:
     """Makes ``model.load_state_dict`` raise ValueError for a checkpoint of another dictionary size,
     in place of a list of mismatched tensors."""
 
-    def check(state: Dict[str, torch.Tensor], *unused: Any) -> None:
+    def check(state: dict[str, torch.Tensor], *unused: Any) -> None:
         found = embedded_types(state)
         if found is not None and found != num_types:
             message = (

@@ -1,4 +1,4 @@
-"""Flags that say which representation serves as key, and how memories are computed: of criterions and task."""
+"""Flags of criterions and task alike: which representation is the key, and how memories are computed."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ from .representation import KEY_TYPES
 
 
 @dataclass
-class KeyConfig(FairseqDataclass):
+class KeyConfig(FairseqDataclass):  # type: ignore[misc]
     knn_keytype: ChoiceEnum(KEY_TYPES) = field(  # type: ignore[valid-type]
         default="last_ffn_input",
         metadata={"help": "representation that serves as query and as key of the memory"},

@@ -1,6 +1,6 @@
 """The decoder's output and what it says of target tokens, for adaptive, plain and foreign softmaxes."""
 
-from typing import Any, Dict, Optional, Tuple
+from typing import Any
 
 import numpy as np
 from fairseq.models.transformer import TransformerDecoderBase
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..memory import adaptive_token_scores, linear_token_scores, plain_token_scores
 
 
-def run_decoder(model: Any, net_input: Dict[str, Any]) -> Tuple[Tensor, bool]:
+def run_decoder(model: Any, net_input: dict[str, Any]) -> tuple[Tensor, bool]:
     """The decoder's output of shape [B, L, *], and whether it is its features [B, L, d], before the
     projection to the vocabulary; the logits else, from decoders with a forward pass of their own."""
     decoder = model.decoder
@@ -26,9 +26,9 @@ def token_scores(
     output: Tensor,
     is_features: bool,
     target: Tensor,
-    uncharged_tail_index: Optional[int] = None,
-    host_target: Optional[NDArray[np.int64]] = None,
-) -> Tuple[Tensor, Tensor]:
+    uncharged_tail_index: int | None = None,
+    host_target: NDArray[np.int64] | None = None,
+) -> tuple[Tensor, Tensor]:
     """a and b of the objective for N rows of the output of :func:`run_decoder`: float32 (float64 for float64)
     of shape [N].
 
@@ -48,7 +48,7 @@ def token_scores(
     return linear_token_scores(output, projection.weight, projection.bias, target)
 
 
-def _linear_projection(decoder: Any) -> Optional[nn.Linear]:
+def _linear_projection(decoder: Any) -> nn.Linear | None:
     """The projection to the vocabulary, if nothing else happens there."""
     projection = getattr(decoder, "output_projection", None)
     if type(decoder).output_layer is not TransformerDecoderBase.output_layer:

@@ -1,7 +1,8 @@
 """Captures the representation g(c) that serves as query and key, without touching the model."""
 
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Callable, List, Optional, Tuple, Type
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -45,8 +46,8 @@ class RepresentationTap:
             raise ValueError(f"--knn-keytype {key_type!r}: one of {', '.join(KEY_TYPES)}")
         self._decoder = decoder
         self._key_type = key_type
-        self._captured: Optional[Tensor] = None
-        self._undo: List[Callable[[], None]] = []
+        self._captured: Tensor | None = None
+        self._undo: list[Callable[[], None]] = []
 
     def __enter__(self) -> "RepresentationTap":
         for layer in self._tapped_layers():
@@ -60,14 +61,14 @@ class RepresentationTap:
 
     def __exit__(
         self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         while self._undo:
             self._undo.pop()()
 
-    def representation(self, features: Optional[Tensor] = None) -> Tensor:
+    def representation(self, features: Tensor | None = None) -> Tensor:
         """g(c) of shape [B, L, d], in the dtype of the model, with its gradient in training.
 
         Args:
@@ -85,10 +86,10 @@ class RepresentationTap:
             )
         return captured
 
-    def _capture(self, module: nn.Module, inputs: Tuple[Tensor, ...]) -> None:
+    def _capture(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._captured = inputs[0]
 
-    def _tapped_layers(self) -> List[Any]:
+    def _tapped_layers(self) -> list[Any]:
         if self._key_type != "last_ffn_input":
             return []
         # Not iterated directly: with --decoder-layerdrop that would draw which layers to drop.

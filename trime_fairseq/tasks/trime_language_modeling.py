@@ -4,26 +4,34 @@ import logging
 import math
 import os
 import sys
-from typing import Any, Dict, Optional
+from typing import Any
 
 import numpy as np
-import torch.distributed as dist
 from fairseq import utils
 from fairseq.data import FairseqDataset, iterators
 from fairseq.tasks import register_task
 from fairseq.tasks.language_modeling import LanguageModelingTask
 
+from ..criterions.base import TrimeCriterion
 from ..data.export import export_segments
 from ..data.host_targets import HostTargets
 from ..data.order import TrainingOrder, planned_iterator
+from ..data.predefined import check_one_folder
 from ..data.provenance import text_files_hash
-from ..evaluation.config import MemorySettings
-from ..evaluation.result import EvaluationIterator
+from ..datastore import Manifest
+from ..datastore.background import RowSink
+from ..datastore.writer import StoreWriter
+from ..distributed import rank
+from ..evaluation.config import EvaluationConfig, MemoryConfig, part_of
+from ..evaluation.result import Shard
+from ..evaluation.run import EvaluationRun
+from ..evaluation.scorer import MemoryScorer
 from ..evaluation.setup import EvaluationSetup
 from ..files import check_writable
+from ..flags import flag
 from ..models.checkpoints import check_cutoffs, refuse_other_dictionary
 from ..models.representation import key_dimension
-from .config import TrimeLanguageModelingConfig, check_datastore_flags
+from .config import TrimeLanguageModelingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +48,13 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
 
     def __init__(self, args: Any, dictionary: Any, output_dictionary: Any = None, targets: Any = None):
         super().__init__(args, dictionary, output_dictionary, targets)
-        self.memory_settings = MemorySettings.from_config(args)
+        self.config = part_of(args, EvaluationConfig)
         self.order = TrainingOrder.from_config(args)
         self.key_dimension = 0  # of the model that is built
         self.epoch = 1
         self.update_num = 0
-        self._devices_per_memory: Optional[int] = None
-        self._host_targets: Dict[Any, HostTargets] = {}
+        self._devices_per_memory: int | None = None
+        self._host_targets: dict[Any, HostTargets] = {}
 
     @classmethod
     def setup_task(cls, args: Any, **kwargs: Any) -> "TrimeLanguageModelingTask":
@@ -64,7 +72,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
             raise ValueError(f"--path {args.path}: one model expected, not an ensemble")
         if args.eval_file:
             check_writable("--eval-file", args.eval_file)
-        check_datastore_flags(args)
+        part_of(args, EvaluationConfig).check()
         task: TrimeLanguageModelingTask = super().setup_task(args, **kwargs)
         if args.output_segments_to_file:
             task._export_segments(args.output_segments_to_file)
@@ -73,7 +81,8 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
 
     def _export_segments(self, path: str) -> None:
         check_writable("--output-segments-to-file", path)
-        if dist.is_available() and dist.is_initialized() and dist.get_rank() > 0:
+        check_one_folder(self.args.data)
+        if rank() > 0:
             return  # the first process writes
         self.load_dataset(self.args.train_subset, combine=True)
         segments = self.dataset(self.args.train_subset)
@@ -103,7 +112,8 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         self._refuse_memories("in training the --criterion says which memory a token sees")
         self.order.check(self.args.data, self.args.train_subset)
         criterion = super().build_criterion(*args, **kwargs)
-        self._devices_per_memory = getattr(criterion, "devices_per_memory", None)
+        if isinstance(criterion, TrimeCriterion):
+            self._devices_per_memory = criterion.devices_per_memory
         if self._devices_per_memory is None and self.order.is_own:
             self._devices_per_memory = self.order.devices_per_memory
         return criterion
@@ -113,17 +123,8 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         return super().build_generator(*args, **kwargs)
 
     def _refuse_memories(self, why: str) -> None:
-        settings = self.memory_settings
-        given = [
-            flag
-            for flag, on in (
-                ("--use-local", settings.use_local),
-                ("--use-external", settings.use_external),
-                ("--knnlm", settings.knnlm),
-                ("--save-knnlm-dstore", self.args.save_knnlm_dstore),
-            )
-            if on
-        ]
+        names = ("use_local", "use_external", "knnlm", "save_knnlm_dstore")
+        given = [flag(name) for name in names if getattr(self.config, name)]
         if given:
             raise ValueError(f"{' and '.join(given)}: of fairseq-eval-lm only; {why}")
 
@@ -173,8 +174,8 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
     def _planned_iterator(
         self,
         dataset: Any,
-        max_tokens: Optional[int] = None,
-        max_sentences: Optional[int] = None,
+        max_tokens: int | None = None,
+        max_sentences: int | None = None,
         max_positions: Any = None,
         ignore_invalid_inputs: bool = False,
         required_batch_size_multiple: int = 1,
@@ -223,19 +224,37 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
     def eval_lm_dataloader(
         self,
         dataset: FairseqDataset,
-        max_tokens: Optional[int] = 36000,
-        batch_size: Optional[int] = None,
-        max_positions: Optional[int] = None,
+        max_tokens: int | None = 36000,
+        batch_size: int | None = None,
+        max_positions: int | None = None,
         num_shards: int = 1,
         shard_id: int = 0,
         num_workers: int = 1,
         data_buffer_size: int = 10,
         context_window: int = 0,
-    ) -> EvaluationIterator:
+    ) -> EvaluationRun:
         """Batches of consecutive samples in text order, each with its context window.
 
         Shards are contiguous. With ``batch_size``, ``max_tokens`` bounds the evaluated tokens of a
         batch, as in stock; without it, it bounds the model input, context included.
         """
-        setup = EvaluationSetup(self, dataset, num_shards, shard_id, context_window, max_positions)
+        setup = EvaluationSetup(
+            self,
+            # Not as it was at the beginning: fairseq takes the context window off --tokens-per-sample later.
+            part_of(self.args, EvaluationConfig),
+            self.target_dictionary,
+            self.key_dimension,
+            dataset,
+            Shard(num_shards, shard_id),
+            context_window,
+            max_positions,
+        )
         return setup.start(max_tokens, batch_size, num_workers, data_buffer_size)
+
+    def build_scorer(self, config: MemoryConfig, pad: int, **parts: Any) -> MemoryScorer:
+        """Who scores an evaluation. Arguments as of :class:`MemoryScorer`; subclasses may build others."""
+        return MemoryScorer(config, pad, **parts)
+
+    def build_sink(self, manifest: Manifest, begin: int, end: int, shard: Shard) -> RowSink:
+        """Where the rows [begin, end) of the datastore go that ``manifest`` describes."""
+        return StoreWriter(str(self.config.dstore_mmap), manifest, begin, end, shard.id)

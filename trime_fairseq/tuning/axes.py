@@ -1,12 +1,14 @@
 """The axes of a grid of settings."""
 
 import itertools
-from typing import Any, Dict, Iterator, NamedTuple, Tuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-from ..evaluation.config import MemorySettings
+from ..evaluation.config import MemoryConfig
+from ..flags import flag
 
 # The value of each used axis, by its name.
-Point = Dict[str, Any]
+Point = dict[str, Any]
 
 
 class Axes(NamedTuple):
@@ -15,28 +17,28 @@ class Axes(NamedTuple):
     With ``--knnlm`` ``softmax_temp`` is the temperature of the neighbours, and ``lmbda`` their weight.
     """
 
-    softmax_temp: Tuple[float, ...]
-    mem_size: Tuple[Any, ...]
-    k: Tuple[Any, ...]
-    interp_temp: Tuple[Any, ...]
-    lmbda: Tuple[Any, ...]
+    softmax_temp: tuple[float, ...]
+    mem_size: tuple[Any, ...]
+    k: tuple[Any, ...]
+    interp_temp: tuple[Any, ...]
+    lmbda: tuple[Any, ...]
 
     @property
-    def shape(self) -> Tuple[int, ...]:
+    def shape(self) -> tuple[int, ...]:
         return tuple(map(len, self))
 
     @property
-    def used(self) -> Tuple[str, ...]:
+    def used(self) -> tuple[str, ...]:
         """Names of the axes that mean something."""
         return tuple(name for name, values in zip(AXES, self) if values != (None,))
 
     @property
-    def tuned(self) -> Tuple[str, ...]:
+    def tuned(self) -> tuple[str, ...]:
         """Names of the axes with several values."""
         return tuple(name for name, values in zip(AXES, self) if len(values) > 1)
 
-    def values(self, name: str) -> Tuple[Any, ...]:
-        found: Tuple[Any, ...] = getattr(self, name)
+    def values(self, name: str) -> tuple[Any, ...]:
+        found: tuple[Any, ...] = getattr(self, name)
         return found
 
     def points(self) -> Iterator[Point]:
@@ -44,15 +46,15 @@ class Axes(NamedTuple):
         for values in itertools.product(*self):
             yield {name: value for name, value in zip(AXES, values) if value is not None}
 
-    def position(self, settings: MemorySettings) -> Tuple[int, ...]:
-        """Where settings lie in the grid.
+    def position(self, config: MemoryConfig) -> tuple[int, ...]:
+        """Where a configuration lies in the grid.
 
         Raises:
-            ValueError: if they do not.
+            ValueError: if it does not.
         """
         found = []
         for name, values in zip(AXES, self):
-            value = getattr(settings, name)
+            value = getattr(config, name)
             if values != (None,) and value not in values:
                 raise ValueError(f"{flag(name)} {value} is not in the grid {values}")
             found.append(0 if values == (None,) else values.index(value))
@@ -60,8 +62,3 @@ class Axes(NamedTuple):
 
 
 AXES = Axes._fields
-
-
-def flag(name: str) -> str:
-    """The flag of ``fairseq-eval-lm`` that sets an axis."""
-    return "--" + name.replace("_", "-")

@@ -3,9 +3,11 @@
 import logging
 import math
 import os
-from typing import Any, Dict, List, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any
 
-from .axes import Axes, Point, flag
+from ..flags import flag
+from .axes import Axes, Point
 
 logger = logging.getLogger(__name__)
 
@@ -13,7 +15,7 @@ logger = logging.getLogger(__name__)
 _LABELLED = 150
 
 
-def plotted_axes(axes: Axes, points: Sequence[Point]) -> Tuple[str, ...]:
+def plotted_axes(axes: Axes, points: Sequence[Point]) -> tuple[str, ...]:
     """Names of the one or two axes to plot: those with the most values, of equals those along which
     perplexity differs most around the best point; empty where nothing varies.
 
@@ -22,14 +24,14 @@ def plotted_axes(axes: Axes, points: Sequence[Point]) -> Tuple[str, ...]:
         points: all points with their ``ppl``, best first.
     """
 
-    def key(name: str) -> Tuple[int, float]:
+    def key(name: str) -> tuple[int, float]:
         found = [ppl for ppl in through_best(axes, points, (name,)).values() if math.isfinite(ppl)]
         return len(axes.values(name)), max(found, default=0.0) - min(found, default=0.0)
 
     return tuple(sorted(axes.tuned, key=key, reverse=True)[:2])
 
 
-def through_best(axes: Axes, points: Sequence[Point], names: Sequence[str]) -> Dict[Tuple[Any, ...], float]:
+def through_best(axes: Axes, points: Sequence[Point], names: Sequence[str]) -> dict[tuple[Any, ...], float]:
     """Perplexity by the values of the axes ``names``, all others at the best point."""
     best, fixed = points[0], [name for name in axes.used if name not in names]
     return {
@@ -72,7 +74,7 @@ def draw(axes: Axes, points: Sequence[Point], path: str) -> bool:
     return True
 
 
-def _draw_line(plot: Any, values: Sequence[Any], found: Dict[Tuple[Any, ...], float], best: Any) -> None:
+def _draw_line(plot: Any, values: Sequence[Any], found: dict[tuple[Any, ...], float], best: Any) -> None:
     plot.plot(values, [_shown(found[(value,)]) for value in values], marker="o")
     plot.plot([best], [found[(best,)]], marker="*", markersize=16, color="tab:red", linestyle="none")
     plot.grid(alpha=0.3)
@@ -81,9 +83,9 @@ def _draw_line(plot: Any, values: Sequence[Any], found: Dict[Tuple[Any, ...], fl
 def _draw_map(
     figure: Any,
     plot: Any,
-    values: List[Tuple[Any, ...]],
-    found: Dict[Tuple[Any, ...], float],
-    best: List[Any],
+    values: list[tuple[Any, ...]],
+    found: dict[tuple[Any, ...], float],
+    best: list[Any],
 ) -> None:
     across, up = values
     cells = [[_shown(found[(x, y)]) for x in across] for y in up]

@@ -2,11 +2,13 @@
 
 import math
 import shlex
-from typing import Any, Dict, List, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
-from .axes import Axes, Point, flag
+from ..flags import flag
+from .axes import Axes, Point
 from .request import Request
 
 # Values beyond which there is nothing.
@@ -20,7 +22,7 @@ _COMMON = (
 )
 
 
-def rank(axes: Axes, nll: Tensor, tokens: int) -> List[Point]:
+def rank(axes: Axes, nll: Tensor, tokens: int) -> list[Point]:
     """All points with ``loss`` (bits per token) and ``ppl``, best first; of equals the first in the grid.
 
     Args:
@@ -50,13 +52,13 @@ def table(axes: Axes, points: Sequence[Point]) -> str:
     return "\n".join(lines)
 
 
-def distinct(axes: Axes, points: Sequence[Point]) -> List[Point]:
+def distinct(axes: Axes, points: Sequence[Point]) -> list[Point]:
     """Without those that repeat another: the temperature of neighbours without weight has no effect."""
     first = axes.interp_temp[0]
     return [point for point in points if point.get("lmbda") != 0 or point.get("interp_temp") == first]
 
 
-def edges(axes: Axes, best: Point) -> List[str]:
+def edges(axes: Axes, best: Point) -> list[str]:
     """A remark for each axis whose best value is the first or last of its grid, not of what is possible."""
     remarks = []
     for name in axes.tuned:
@@ -83,8 +85,8 @@ def command_for_test(request: Request, best: Point, package: str) -> str:
 
 
 def content(
-    request: Request, points: Sequence[Point], evaluation: Dict[str, Any], command: str
-) -> Dict[str, Any]:
+    request: Request, points: Sequence[Point], evaluation: dict[str, Any], command: str
+) -> dict[str, Any]:
     """Of the file ``tuning.json``. ``evaluation`` is the result of the evaluation of one of the points."""
     return {
         **{name: evaluation[name] for name in _COMMON if name in evaluation},

@@ -1,8 +1,7 @@
-"""What a search engine has to offer: two of them are in ``lucene.py`` and ``sparse.py``."""
+"""What a search engine has to offer: ``lucene.py`` and ``bm25s.py`` are two of them."""
 
 import importlib
-import sys
-from typing import Any, List, Protocol, Tuple
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,27 +12,33 @@ K1, B = 0.9, 0.4
 NONE = -1
 
 # ids int32 [queries, k] and scores float32 [queries, k], best first; NONE and 0 beyond the last.
-Hits = Tuple[NDArray[np.int32], NDArray[np.float32]]
+Hits = tuple[NDArray[np.int32], NDArray[np.float32]]
 
 
 class Searcher(Protocol):
-    """An index that is open."""
+    """An index that is open.
+
+    Attributes:
+        engine: the name of its engine.
+    """
+
+    engine: str
 
     def __len__(self) -> int:
         """The number of segments that can be found."""
 
-    def search(self, queries: List[str], k: int) -> Hits:
+    def search(self, queries: list[str], k: int) -> Hits:
         """The ``k`` best segments for each query, all of whose words count."""
 
     def close(self) -> None: ...
 
 
 class Engine(Protocol):
-    """A way to build and to open indexes."""
+    """Builds and opens indexes."""
 
     name: str
 
-    def build(self, texts: List[str], folder: str, threads: int) -> None:
+    def build(self, texts: list[str], folder: str, threads: int) -> None:
         """Writes an index of the segments into a new folder."""
 
     def open(self, folder: str, threads: int) -> Searcher:
@@ -41,7 +46,7 @@ class Engine(Protocol):
 
 
 def no_hits(queries: int, k: int) -> Hits:
-    """To be filled."""
+    """Hits of no segment, to be filled."""
     return np.full((queries, k), NONE, dtype=np.int32), np.zeros((queries, k), dtype=np.float32)
 
 
@@ -49,11 +54,9 @@ def need(module: str, package: str) -> Any:
     """The imported module.
 
     Raises:
-        ValueError: if it is not installed.
+        ValueError: if it is not installed, saying to install ``package``.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        if package == "pyserini" and sys.version_info < (3, 11):
-            package = "a Python of 3.11 or later, and pyserini in it; or pass --engine bm25s"
         raise ValueError(f"{module} cannot be imported ({error}): install {package}") from error

@@ -5,9 +5,10 @@ import multiprocessing
 import os
 import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Iterable, List, Optional
+from typing import Any
 
 import numpy as np
 
@@ -16,27 +17,29 @@ from .base import K1, NONE, B, Hits, need, no_hits
 PARAMETERS = "params.index.json"
 
 
-class Sparse:
+class Bm25s:
     """bm25s with Lucene's formula over English words without stop words, not stemmed."""
 
     name = "bm25s"
 
-    def build(self, texts: List[str], folder: str, threads: int) -> None:
+    def build(self, texts: list[str], folder: str, threads: int) -> None:
         """Takes one thread."""
         index_of(tokenized(texts)).save(folder)
 
-    def open(self, folder: str, threads: int) -> "SparseSearcher":
+    def open(self, folder: str, threads: int) -> "Bm25sSearcher":
         if not os.path.exists(os.path.join(folder, PARAMETERS)):
-            raise ValueError(f"{folder} is no index of bm25s: run trime-bm25 index --engine bm25s")
-        return SparseSearcher(need("bm25s", "bm25s").BM25.load(folder, mmap=True), threads)
+            raise ValueError(f"{folder} is no index of bm25s: run trime-bm25 index with `engine` bm25s")
+        return Bm25sSearcher(need("bm25s", "bm25s").BM25.load(folder, mmap=True), threads)
 
 
-class SparseSearcher:
+class Bm25sSearcher:
     """See :class:`trime_fairseq.bm25.engines.base.Searcher`. Its processes share the index."""
+
+    engine = Bm25s.name
 
     def __init__(self, index: Any, threads: int) -> None:
         self._index, self._threads = index, threads
-        self._pool: Optional[ProcessPoolExecutor] = None
+        self._pool: ProcessPoolExecutor | None = None
         if threads > 1:
             # Forked, so that none of them reads the index again.
             fork = multiprocessing.get_context("fork")
@@ -45,7 +48,7 @@ class SparseSearcher:
     def __len__(self) -> int:
         return int(self._index.scores["num_docs"])
 
-    def search(self, queries: List[str], k: int) -> Hits:
+    def search(self, queries: list[str], k: int) -> Hits:
         ids, scores = no_hits(len(queries), k)
         # Several tasks for each process, because some take longer than others.
         size = max(1, -(-len(queries) // (4 * self._threads)))
@@ -58,13 +61,13 @@ class SparseSearcher:
                 scores[begin:end, : part_ids.shape[1]] = part_scores
                 begin = end
         except BrokenProcessPool as error:
-            message = "a process of the search was killed, perhaps for its memory: lower --threads"
+            message = "a process of the search was killed, perhaps for its memory: lower `threads`"
             raise ValueError(message) from error
         # bm25s fills up with any segments.
         ids[scores <= 0] = NONE
         return ids, scores
 
-    def _map(self, pieces: List[List[str]], k: int) -> Iterable[Hits]:
+    def _map(self, pieces: list[list[str]], k: int) -> Iterable[Hits]:
         if self._pool is None:
             return (_search(self._index, piece, k) for piece in pieces)
         return self._pool.map(_search_kept, pieces, [k] * len(pieces))
@@ -75,7 +78,7 @@ class SparseSearcher:
             self._pool = None
 
 
-def index_of(words: List[List[str]]) -> Any:
+def index_of(words: list[list[str]]) -> Any:
     """The index of bm25s over texts that :func:`tokenized` has split."""
     logging.getLogger("bm25s").setLevel(logging.WARNING)
     if not any(words):
@@ -85,9 +88,9 @@ def index_of(words: List[List[str]]) -> Any:
     return index
 
 
-def tokenized(texts: List[str]) -> List[List[str]]:
+def tokenized(texts: list[str]) -> list[list[str]]:
     """The words that bm25s indexes."""
-    tokens: List[List[str]] = need("bm25s", "bm25s").tokenize(
+    tokens: list[list[str]] = need("bm25s", "bm25s").tokenize(
         texts, stopwords="en", return_ids=False, show_progress=False
     )
     return tokens
@@ -109,10 +112,10 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _search_kept(queries: List[str], k: int) -> Hits:
+def _search_kept(queries: list[str], k: int) -> Hits:
     return _search(_kept, queries, k)
 
 
-def _search(index: Any, queries: List[str], k: int) -> Hits:
+def _search(index: Any, queries: list[str], k: int) -> Hits:
     found = index.retrieve(tokenized(queries), k=k, show_progress=False, backend_selection="numpy")
     return np.asarray(found.documents, np.int32), np.asarray(found.scores, np.float32)

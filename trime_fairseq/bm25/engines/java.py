@@ -4,8 +4,8 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from glob import glob
-from typing import Iterator, Optional
 
 OLDEST = 21
 MODULE = "jdk.incubator.vector"
@@ -34,9 +34,9 @@ def find_java() -> str:
         unsuitable.append(f"{home} {problem}")
     found = f" (found: {'; '.join(unsuitable)})" if unsuitable else ""
     raise ValueError(
-        f"--engine lucene needs Java {OLDEST} or later with the module {MODULE}{found}: install a JDK, for "
+        f"`engine` lucene needs Java {OLDEST} or later with the module {MODULE}{found}: install a JDK, for "
         f"example openjdk-{OLDEST}-jdk or temurin-{OLDEST}-jdk, and set JAVA_HOME to its folder; or pass "
-        "--engine bm25s, which needs no Java"
+        "`engine` bm25s, which needs no Java"
     )
 
 
@@ -63,11 +63,11 @@ def _candidates() -> Iterator[str]:
             yield home
 
 
-def _home_of(program: Optional[str]) -> Optional[str]:
+def _home_of(program: str | None) -> str | None:
     return os.path.dirname(os.path.dirname(os.path.realpath(program))) if program else None
 
 
-def _problem(home: str) -> Optional[str]:
+def _problem(home: str) -> str | None:
     """Why this Java will not do; None if it will."""
     version = _version(home)
     if version is None:
@@ -78,7 +78,7 @@ def _problem(home: str) -> Optional[str]:
     return None if MODULE in modules.stdout else f"lacks {MODULE}"
 
 
-def _version(home: str) -> Optional[int]:
+def _version(home: str) -> int | None:
     try:
         text = subprocess.run([_program(home), "-version"], capture_output=True, text=True).stderr
     except OSError:

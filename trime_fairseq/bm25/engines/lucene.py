@@ -6,11 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import Any, List
+from typing import Any
 
 from .base import K1, B, Hits, need, no_hits
 from .java import use_java
 
+# What to install.
+PACKAGE = "trime_fairseq[lucene]"
 INDEXER = (
     "import sys; from pyserini.pyclass import autoclass; "
     "autoclass('io.anserini.index.IndexCollection').main(sys.argv[1:])"
@@ -22,9 +24,9 @@ class Lucene:
 
     name = "lucene"
 
-    def build(self, texts: List[str], folder: str, threads: int) -> None:
+    def build(self, texts: list[str], folder: str, threads: int) -> None:
         """Raises ValueError without Java or Pyserini, or with the end of Pyserini's output if it fails."""
-        need("pyserini", "pyserini")
+        _need("pyserini")
         use_java()
         collection = f"{folder}.segments"
         os.makedirs(collection)
@@ -57,16 +59,18 @@ class LuceneSearcher:
     Transformers, its neural encoders and an OpenAI client, none of which BM25 needs.
     """
 
+    engine = Lucene.name
+
     def __init__(self, folder: str, threads: int) -> None:
         logging.getLogger("kivy").setLevel(logging.WARNING)
         # Anserini's threads are as many as Java sees processors, whatever it is asked for.
-        if not need("jnius_config", "pyserini").vm_running:
-            need("jnius_config", "pyserini").add_options(f"-XX:ActiveProcessorCount={threads}")
-        java = need("pyserini.pyclass", "pyserini")
+        if not _need("jnius_config").vm_running:
+            _need("jnius_config").add_options(f"-XX:ActiveProcessorCount={threads}")
+        java = _need("pyserini.pyclass")
         # A query has a clause for each of its words, and Lucene's own limit is 1,024.
         java.autoclass("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(2**31 - 1)
         self._list, self._threads = java.JArrayList, threads
-        self._error = need("jnius", "pyserini").JavaException
+        self._error = _need("jnius").JavaException
         # A hit read field by field takes longer than its search; JSON comes over in one piece.
         self._json: Any = java.autoclass("com.fasterxml.jackson.databind.ObjectMapper")()
         document = java.autoclass("java.lang.Class").forName("org.apache.lucene.document.Document")
@@ -80,7 +84,7 @@ class LuceneSearcher:
     def __len__(self) -> int:
         return int(self._searcher.get_total_num_docs())
 
-    def search(self, queries: List[str], k: int) -> Hits:
+    def search(self, queries: list[str], k: int) -> Hits:
         ids, scores = no_hits(len(queries), k)
         texts, numbers = self._list(), self._list()
         for number, query in enumerate(queries):
@@ -91,7 +95,7 @@ class LuceneSearcher:
             found = self._searcher.batch_search(texts, numbers, k, self._threads)
         except self._error as error:
             raise ValueError(
-                f"Lucene cannot search: {error}; with little memory, pass --threads 1"
+                f"Lucene cannot search: {error}; with little memory, choose `threads` 1"
             ) from error
         for row, hits in json.loads(self._json.writeValueAsString(found)).items():
             # Lucene's ids are strings.
@@ -101,3 +105,11 @@ class LuceneSearcher:
 
     def close(self) -> None:
         self._searcher.close()
+
+
+def _need(module: str) -> Any:
+    """A module of Pyserini."""
+    package = PACKAGE
+    if sys.version_info < (3, 11):
+        package = f"a Python of 3.11 or later, and {package} in it"
+    return need(module, f"{package}; or choose `engine` bm25s")

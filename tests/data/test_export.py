@@ -1,0 +1,110 @@
+"""The export of segments: the file, and the command that makes it once."""
+
+import json
+import os
+import threading
+import time
+
+import pytest
+
+from tests.small_data import monolingual
+from trime_fairseq.bm25 import SegmentsInfo, read_segments
+from trime_fairseq.data import export
+from trime_fairseq.data.export import export_segments, run_export
+from trime_fairseq.data.provenance import text_files_hash
+from trime_fairseq.files import file_hash
+
+
+def test_exported_segments(tmp_path, dictionary):
+    """Every segment in order, the words of its targets, no end-of-sentence symbols, words in any script."""
+    dictionary.symbols[12] = 'ä"\\'
+    segments = monolingual(dictionary, [5, 2, 3], 4, "none")
+    path = tmp_path / "segments.json"
+    export_segments(segments, dictionary, str(path))
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert [entry["id"] for entry in found] == ["0", "1", "2"]
+    words = {10: "g", 11: "h", 12: 'ä"\\', 13: "j", 15: "l", 17: "n", 18: "o"}
+    assert [entry["contents"] for entry in found] == [
+        " ".join(words[t] for t in segments[i]["target"].tolist() if t != dictionary.eos()) for i in range(3)
+    ]
+    assert sum(len(entry["contents"].split()) for entry in found) == 7
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["segments.json", "segments.json.info"]
+    assert read_segments(str(path)).info.text_hash == file_hash(str(path))
+
+
+def test_unfinished_export_does_not_bear_the_name(tmp_path, dictionary):
+    segments = monolingual(dictionary, [5, 2, 3], 4, "none")
+
+    class Broken:
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            if index == 2:
+                raise RuntimeError("out of order")
+            return segments[index]
+
+    with pytest.raises(RuntimeError):
+        export_segments(Broken(), dictionary, str(tmp_path / "segments.json"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def binarised(tmp_path):
+    for ending in ("idx", "bin"):
+        (tmp_path / f"train.{ending}").write_text(ending)
+    return str(tmp_path)
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The arguments with which fairseq would have been run; in its place a slow writer of one segment."""
+    found = []
+
+    def write(data, path, tokens_per_sample, sample_break_mode):
+        found.append((data, path, tokens_per_sample, sample_break_mode))
+        time.sleep(0.2)
+        with open(path, "w") as file:
+            json.dump([{"id": "0", "contents": "a"}], file)
+        data_hash = text_files_hash(data, "train")
+        SegmentsInfo(1, file_hash(path), data_hash, tokens_per_sample, sample_break_mode).write(path)
+
+    monkeypatch.setattr(export, "_run_fairseq", write)
+    return found
+
+
+def test_exported_once(tmp_path, binarised, runs):
+    """By several commands that are started together, of which one runs fairseq and the others wait."""
+    path = str(tmp_path / "deep" / "segments.json")
+    threads = [threading.Thread(target=run_export, args=(binarised, path, 8)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert runs == [(binarised, path, 8, "none")]
+    assert read_segments(path).info.data_hash == file_hash(f"{binarised}/train.idx", f"{binarised}/train.bin")
+
+
+def test_segments_of_another_text(tmp_path, binarised, runs):
+    path = str(tmp_path / "segments.json")
+    run_export(binarised, path, 8)
+    message = "holds segments of another text, or cut otherwise"
+    with pytest.raises(ValueError, match=rf"{message} \(there / here: tokens_per_sample 8 / 16\): remove it"):
+        run_export(binarised, path, 16)
+    with pytest.raises(ValueError, match=rf"{message} \(there / here: sample_break_mode none / eos\)"):
+        run_export(binarised, path, 8, "eos")
+    (tmp_path / "train.bin").write_text("another")
+    with pytest.raises(ValueError, match=rf"{message} \(there / here: data_hash"):
+        run_export(binarised, path, 8)
+    os.remove(f"{path}.info")
+    with pytest.raises(ValueError, match=f"^`segments_path` {path} {message}"):
+        run_export(binarised, path, 8)
+    assert len(runs) == 1
+
+
+def test_several_folders(tmp_path, runs):
+    with pytest.raises(
+        ValueError, match="^--predefined-batches orders the segments of one DATA folder, not of"
+    ):
+        run_export(f"a{os.pathsep}b", str(tmp_path / "segments.json"), 8)
+    assert not runs

@@ -1,0 +1,116 @@
+"""One run of ``fairseq-eval-lm``, from its first batch to its result."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from fairseq.sequence_scorer import SequenceScorer
+
+from ..distributed import rank, world_size
+from ..files import write_json
+from .result import EvaluationResult, Shard, merge_shard_files
+from .scorer import MemoryScorer
+
+logger = logging.getLogger(__name__)
+
+# Where a batch names its scorer.
+_SCORER = "trime_scorer"
+
+
+@contextmanager
+def handed_on() -> Iterator[None]:
+    """While it is open, fairseq's ``SequenceScorer`` hands batches that name a scorer to that one.
+
+    ``fairseq-eval-lm`` offers no place for another scorer. So the method is replaced, for batches of an
+    :class:`EvaluationRun` only, and not for longer than they come.
+    """
+    stock = SequenceScorer.generate
+
+    def generate(scorer: Any, models: Sequence[Any], sample: Mapping[str, Any], **options: Any) -> Any:
+        if _SCORER in sample:
+            return sample[_SCORER].generate(models, sample, scorer.softmax_batch)
+        return stock(scorer, models, sample, **options)
+
+    SequenceScorer.generate = generate
+    try:
+        yield
+    finally:
+        SequenceScorer.generate = stock
+
+
+class EvaluationRun:
+    """The batches of an evaluation, as fairseq iterates them; when they are through, it has a result.
+
+    While it is iterated, and only then, fairseq's scorer hands its batches to ``scorer``.
+
+    Args:
+        batches: fairseq's iterator.
+        scorer: scores them.
+        description: what is evaluated, and how. Shards of one evaluation are recognised by it.
+        eval_file: where to write the result as JSON, if anywhere.
+        shard: this process's part of the samples.
+        at_end: are called when all batches are through; what they return belongs to the result.
+
+    Attributes:
+        batches: as given; iterated by themselves they are batches like any other.
+        n: number of batches so far, as fairseq's progress bar reads it.
+        result: of all tokens, or of this shard; None before the end.
+    """
+
+    def __init__(
+        self,
+        batches: Any,
+        scorer: MemoryScorer,
+        description: Mapping[str, Any],
+        eval_file: str | None,
+        shard: Shard,
+        at_end: Sequence[Callable[[], Mapping[str, Any]]] = (),
+    ) -> None:
+        self.batches = batches
+        self.scorer = scorer
+        self._description = description
+        self._eval_file = eval_file
+        self._shard = shard
+        self._at_end = at_end
+        self.n = 0
+        self.result: EvaluationResult | None = None
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        self.scorer.totals.start()
+        with handed_on():
+            for batch in self.batches:
+                self.n += 1
+                yield {**batch, _SCORER: self.scorer}
+        self._finish()
+
+    def _finish(self) -> None:
+        """Logs the loss of all tokens and writes the JSON file.
+
+        Shards that are evaluated by separate commands (``--num-shards``) write one file each; whoever
+        finds the files of all the others there writes the result of the whole.
+        """
+        measured: dict[str, Any] = {}
+        for ending in self._at_end:
+            measured.update(ending())
+        result = replace(self.scorer.totals.finish(), description=self._description, measured=measured)
+        self.result = result
+        together = world_size() > 1
+        if together and rank() != 0:
+            return
+        if not result.tokens:
+            logger.info("TRIME: nothing was left to evaluate; no result is written")
+            return
+        if self._shard.count == 1 or together:
+            result.log("all")
+            if self._eval_file:
+                write_json(self._eval_file, {**result.as_json(), "num_shards": self._shard.count})
+            return
+        result.log(f"shard {self._shard.id} of {self._shard.count}:", compare=False)
+        if self._eval_file:
+            write_json(self._shard.file(self._eval_file), result.as_json())
+            merge_shard_files(result, self._eval_file, self._shard.count)
