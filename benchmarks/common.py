@@ -8,8 +8,9 @@ import platform
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any
 
 import torch
 
@@ -53,7 +54,7 @@ def _cpu() -> str:
         return platform.processor() or platform.machine()
 
 
-def report(title: str, header: Sequence[str], rows: List[Sequence[Any]], name: str) -> None:
+def report(title: str, header: Sequence[str], rows: list[Sequence[Any]], name: str) -> None:
     """Prints a Markdown table and writes benchmarks/out/NAME.json."""
     print(f"### {title}\n\n{hardware()}\n")
     print("| " + " | ".join(header) + " |\n|" + " --- |" * len(header))
@@ -62,7 +63,7 @@ def report(title: str, header: Sequence[str], rows: List[Sequence[Any]], name: s
     print(flush=True)
     out = ROOT / "benchmarks" / "out"
     out.mkdir(exist_ok=True)
-    content: Dict[str, Any] = {"title": title, "hardware": hardware()}
+    content: dict[str, Any] = {"title": title, "hardware": hardware()}
     content["rows"] = [dict(zip(header, row)) for row in rows]
     (out / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

@@ -13,7 +13,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 import common
 import torch
@@ -51,7 +51,7 @@ def main() -> None:
 
 def measure_writing(args: argparse.Namespace) -> None:
     """Tokens/s of the same evaluation with and without a datastore to write."""
-    speeds: Dict[str, List[float]] = {"plain evaluation": [], "with --save-knnlm-dstore": []}
+    speeds: dict[str, list[float]] = {"plain evaluation": [], "with --save-knnlm-dstore": []}
     for _ in range(args.rounds):
         for name, found in speeds.items():
             shutil.rmtree(OUT, ignore_errors=True)
@@ -68,7 +68,7 @@ def measure_writing(args: argparse.Namespace) -> None:
     common.report(title, ("run", "tokens/s", "ratio"), rows, "datastore-writing")
 
 
-def evaluate(args: argparse.Namespace, saving: Dict[str, Any]) -> float:
+def evaluate(args: argparse.Namespace, saving: dict[str, Any]) -> float:
     """Tokens/s of an evaluation of the training text."""
     result = evaluate_in_process(
         args.checkpoint,
@@ -103,7 +103,7 @@ def measure_search(args: argparse.Namespace, path: Path) -> None:
     external = MemoryConfig(
         use_external=True, k=args.k, softmax_temp=1.25, use_interp=True, interp_temp=10.5, lmbda=0.3
     )
-    rows: List[Any] = []
+    rows: list[Any] = []
     for batch_size in args.batch_sizes:
         seconds, tokens = search(args, task, model, dataset, batch_size, external, retriever)
         alone = seconds["Faiss alone"]
@@ -122,7 +122,7 @@ def search(
     """Seconds over the same batches, and the evaluated tokens."""
     pad = task.target_dictionary.pad()
     seconds = {"plain evaluation": 0.0, "with external memory": 0.0, "Faiss alone": 0.0}
-    taken: List[torch.Tensor] = []
+    taken: list[torch.Tensor] = []
 
     class Recording(Retriever):
         def __init__(self) -> None:

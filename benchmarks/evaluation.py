@@ -17,8 +17,9 @@ import argparse
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Callable, Dict, List, NamedTuple
+from typing import Any, NamedTuple
 
 import common
 import torch
@@ -41,14 +42,14 @@ SOFTMAX_BATCH = 1024
 class Cost(NamedTuple):
     """What a scorer took, for each batch that counts."""
 
-    seconds: List[float]
-    peak_bytes: List[int]
+    seconds: list[float]
+    peak_bytes: list[int]
 
 
 def main() -> None:
     args = arguments()
     task, model, dataset = load(args)
-    rows: List[Any] = []
+    rows: list[Any] = []
     for batch_size in args.batch_sizes:
         costs, memories, tokens = score(args, task, model, dataset, batch_size)
         for name, cost in costs.items():
@@ -132,12 +133,12 @@ def score(args: Any, task: Any, model: Any, dataset: Any, batch_size: int) -> An
         "ours, local": MemoryScorer(local, pad),
         "ours, local + long": MemoryScorer(long, pad),
     }
-    work: Dict[str, Callable[[Any], Any]] = {
+    work: dict[str, Callable[[Any], Any]] = {
         "fairseq, plain": lambda batch: stock.generate([model], batch),
         **{name: partial(scored, scorer, model) for name, scorer in ours.items()},
     }
     costs = {name: Cost([], []) for name in work}
-    tokens: List[int] = []
+    tokens: list[int] = []
     run = task.eval_lm_dataloader(
         dataset,
         max_tokens=10**9,
@@ -174,11 +175,11 @@ def score(args: Any, task: Any, model: Any, dataset: Any, batch_size: int) -> An
     return costs, {name: share_of_memories(scorer) for name, scorer in ours.items()}, tokens
 
 
-def scored(scorer: MemoryScorer, model: Any, batch: Dict[str, Any]) -> Any:
+def scored(scorer: MemoryScorer, model: Any, batch: dict[str, Any]) -> Any:
     return scorer.generate([model], batch, SOFTMAX_BATCH)
 
 
-def fill(scorer: MemoryScorer, args: Any, task: Any, model: Any, batch: Dict[str, Any]) -> None:
+def fill(scorer: MemoryScorer, args: Any, task: Any, model: Any, batch: dict[str, Any]) -> None:
     """Random keys as long-term memory before a batch, of the length of true ones, which went through a layer
     norm."""
     weight = next(model.parameters())
@@ -193,7 +194,7 @@ def fill(scorer: MemoryScorer, args: Any, task: Any, model: Any, batch: Dict[str
     preceding.last_id = batch["sample_ids"][0] - 1
 
 
-def measured(work: Callable[[Any], Any], batch: Dict[str, Any]) -> Any:
+def measured(work: Callable[[Any], Any], batch: dict[str, Any]) -> Any:
     """Seconds that a batch takes, and peak memory on the device, model included."""
     common.synchronize()
     if CUDA:

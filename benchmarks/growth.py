@@ -21,10 +21,11 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Callable, Dict, Sequence
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # or PyTorch's threads spin against Faiss's
 
@@ -51,7 +52,7 @@ from trime_fairseq.evaluation.memory_scores import EvaluatedBatch, PrecedingText
 _CLUSTERS, _WRITTEN, _QUERIES, _FITTED = 5000, 250_000, 512, 3
 # Name and colour in the figure.
 _SWEEPS = {"long": ("long-term memory", "tab:blue"), "datastore": ("datastore", "tab:orange")}
-Measured = Dict[str, float]  # of a size, by the headings of the table
+Measured = dict[str, float]  # of a size, by the headings of the table
 
 
 def long_term(size: int, args: argparse.Namespace) -> Measured:
@@ -157,7 +158,7 @@ def measure(name: str, size: int, args: argparse.Namespace) -> Measured:
         return {**in_child(build, size, prefix, args), **in_child(search, prefix, args)}
 
 
-def report(name: str, title: str, found: Dict[int, Measured], panels: Sequence[Any]) -> None:
+def report(name: str, title: str, found: dict[int, Measured], panels: Sequence[Any]) -> None:
     """Prints the table and that of the slopes, and draws time and memory."""
     columns, values = list(next(iter(found.values()))), np.array([list(m.values()) for m in found.values()])
     rows = [[f"{size:,}", *(f"{x:,.{int(x % 1 > 0)}f}" for x in row)] for size, row in zip(found, values)]

@@ -12,7 +12,7 @@ import json
 import os
 import shlex
 import subprocess
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 import common
 import numpy as np
@@ -27,7 +27,7 @@ _TYPES = {"wiki103": 267744, "enwik8": 208}
 _LINE = 1000
 
 
-def recipe(shape: str, devices: int = 1, max_tokens: Optional[int] = None) -> List[str]:
+def recipe(shape: str, devices: int = 1, max_tokens: int | None = None) -> list[str]:
     """The recipe's flags of fairseq-train, without criterion and accumulation.
 
     Args:
@@ -52,14 +52,14 @@ def recipe(shape: str, devices: int = 1, max_tokens: Optional[int] = None) -> Li
     return [*words, "--max-tokens", str(max_tokens), "--distributed-world-size", str(devices)]
 
 
-def _take(words: List[str], flag: str) -> str:
+def _take(words: list[str], flag: str) -> str:
     """Removes a flag and its value, which is returned."""
     place = words.index(flag)
     words.pop(place)
     return words.pop(place)
 
 
-def parse(flags: List[str]) -> Any:
+def parse(flags: list[str]) -> Any:
     """fairseq-train's configuration, with all that the architecture sets."""
     from fairseq import options
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -68,7 +68,7 @@ def parse(flags: List[str]) -> Any:
     return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), words))
 
 
-def evaluation_flags(shape: str) -> Dict[str, int]:
+def evaluation_flags(shape: str) -> dict[str, int]:
     """``tokens_per_sample``, ``context_window`` and ``mem_size`` of the published evaluation."""
     table = json.loads((common.ROOT / "run_pretrained" / "models.json").read_text(encoding="utf-8"))
     parser = argparse.ArgumentParser()

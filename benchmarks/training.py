@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, NamedTuple
 
 import common
 import shapes
@@ -45,15 +45,15 @@ class Setup(NamedTuple):
 
     data: str
     plain: str
-    base: List[str]
-    flags: List[str]
+    base: list[str]
+    flags: list[str]
     updates: int
     gpus: int
     title: str
     name: str
 
 
-def run(setup: Setup, criterion: str) -> Dict[str, float]:
+def run(setup: Setup, criterion: str) -> dict[str, float]:
     """Tokens per second of training steps after the first quarter of the updates, and peak memory."""
     task = "language_modeling" if criterion == setup.plain else "trime_language_modeling"
     with tempfile.TemporaryDirectory() as folder:
@@ -128,12 +128,12 @@ def main() -> None:
     parser.add_argument("flags", nargs="*", help="flags of fairseq-train: model, batches, precision")
     args = parser.parse_args()
     setup = recipe_setup(args) if args.shape else demo_setup(args)
-    found: Dict[str, List[Dict[str, float]]] = {name: [] for name in (setup.plain, *MEMORY_CRITERIONS)}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in (setup.plain, *MEMORY_CRITERIONS)}
     for _ in range(args.rounds):
         for criterion, runs in found.items():
             runs.append(run(setup, criterion))
     plain = statistics.median(r["tokens/s"] for r in found[setup.plain])
-    rows: List[Any] = []
+    rows: list[Any] = []
     for criterion, runs in found.items():
         rates = [r["tokens/s"] for r in runs]
         rows.append(

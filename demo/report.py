@@ -2,10 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 
-def table(rows: List[Dict[str, Any]]) -> str:
+def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: one evaluation a line."""
     lines = [
         "| model | memory | test perplexity | mass on memories | tokens/s |",
@@ -19,11 +19,11 @@ def table(rows: List[Dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write_json(rows: List[Dict[str, Any]], path: Path) -> None:
+def write_json(rows: list[dict[str, Any]], path: Path) -> None:
     path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
-def plot(rows: List[Dict[str, Any]], path: Path) -> None:
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Test perplexity against the size of the long-term memory; other evaluations as level lines."""
     import matplotlib
 

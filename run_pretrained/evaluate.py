@@ -15,7 +15,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -47,7 +47,7 @@ def checkpoint(model: str, folder: Path) -> Path:
     return path
 
 
-def evaluate(path: Path, data: Path, subset: str, flags: List[str], cpu: bool) -> Dict[str, Any]:
+def evaluate(path: Path, data: Path, subset: str, flags: list[str], cpu: bool) -> dict[str, Any]:
     """The result of ``fairseq-eval-lm`` on one device, as its JSON file says it."""
     beside_python = Path(sys.executable).parent / "fairseq-eval-lm"
     command = [str(beside_python) if beside_python.exists() else "fairseq-eval-lm", str(data)]
@@ -58,11 +58,11 @@ def evaluate(path: Path, data: Path, subset: str, flags: List[str], cpu: bool) -
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
         subprocess.run([*command, "--eval-file", str(result)], check=True)
-        found: Dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     return found
 
 
-def compare(found: Dict[str, Any], expected: Dict[str, float]) -> List[str]:
+def compare(found: dict[str, Any], expected: dict[str, float]) -> list[str]:
     """What differs, in words."""
     measured = {"loss": found["loss"], "perplexity": found["ppl"]}
     return [
@@ -73,7 +73,7 @@ def compare(found: Dict[str, Any], expected: Dict[str, float]) -> List[str]:
     ]
 
 
-def main(arguments: Optional[List[str]] = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="a name of models.json")
     parser.add_argument("--subset", choices=["valid", "test"], default="valid")

@@ -1,8 +1,8 @@
 """enwik8 as text for fairseq-preprocess: one token per byte."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence, Tuple
 
 _CHUNK = 1 << 20
 # A byte is its decimal code; a newline ends a line, which fairseq reads as one token, too.
@@ -10,7 +10,7 @@ _CODES = [f"{byte} ".encode() for byte in range(256)]
 _CODES[ord("\n")] = b"\n"
 
 
-def split_bytes(source: Path, parts: Sequence[Tuple[Path, int]]) -> None:
+def split_bytes(source: Path, parts: Sequence[tuple[Path, int]]) -> None:
     """Writes consecutive parts of a file, each of the given number of bytes, as codes.
 
     Every byte becomes a token of fairseq's, a newline its end-of-sentence symbol. (Where a part does not end

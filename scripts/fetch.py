@@ -6,8 +6,8 @@ import os
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Sequence
 
 from tqdm import tqdm
 
@@ -19,7 +19,7 @@ class FetchError(RuntimeError):
     """No address had the file; says what happened at each."""
 
 
-def fetch(addresses: Sequence[str], path: Path, sha256: Optional[str] = None) -> Path:
+def fetch(addresses: Sequence[str], path: Path, sha256: str | None = None) -> Path:
     """The file of the first address that works, at ``path``; nothing is done if it is there.
 
     Downloads to ``path.part``, which a later call continues, and renames it when complete.

@@ -9,9 +9,9 @@ import sys
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Tuple
 
 from enwik8 import split_bytes
 from fetch import FetchError, digest, fetch
@@ -24,17 +24,17 @@ class Archive:
     """A file to download, and the addresses that have it."""
 
     name: str
-    addresses: Tuple[str, ...]
-    sha256: Optional[str] = None
+    addresses: tuple[str, ...]
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
 class DataSet:
     """Any of ``archives`` holds ``members``, of which ``prepare(files, folder)`` makes a text per split."""
 
-    archives: Tuple[Archive, ...]
-    members: Tuple[str, ...]
-    prepare: Callable[[List[Path], Path], List[Path]]
+    archives: tuple[Archive, ...]
+    members: tuple[str, ...]
+    prepare: Callable[[list[Path], Path], list[Path]]
 
 
 class DataError(RuntimeError):
@@ -45,7 +45,7 @@ WIKITEXT_LINES = (1_801_350, 3_760, 4_358)
 ENWIK8_BYTES = (90_000_000, 5_000_000, 5_000_000)
 
 
-def wikitext(files: List[Path], folder: Path) -> List[Path]:
+def wikitext(files: list[Path], folder: Path) -> list[Path]:
     """As published: <unk>, headings and blank lines stay, a line is a paragraph."""
     for path, expected in zip(files, WIKITEXT_LINES):
         with open(path, "rb") as file:
@@ -55,7 +55,7 @@ def wikitext(files: List[Path], folder: Path) -> List[Path]:
     return files
 
 
-def enwik8(files: List[Path], folder: Path) -> List[Path]:
+def enwik8(files: list[Path], folder: Path) -> list[Path]:
     """90M / 5M / 5M bytes, one code per token."""
     size = files[0].stat().st_size
     if size != sum(ENWIK8_BYTES):
@@ -65,7 +65,7 @@ def enwik8(files: List[Path], folder: Path) -> List[Path]:
     return paths
 
 
-DATA_SETS: Dict[str, DataSet] = {
+DATA_SETS: dict[str, DataSet] = {
     "wikitext-103": DataSet(
         (
             Archive(
@@ -102,7 +102,7 @@ DATA_SETS: Dict[str, DataSet] = {
 }
 
 
-def members(name: str, raw: Path, source: Optional[Path]) -> List[Path]:
+def members(name: str, raw: Path, source: Path | None) -> list[Path]:
     """The unpacked files of a data set: from ``source`` if given, else from ``raw``, else downloaded."""
     data_set = DATA_SETS[name]
     found = find(source or raw, data_set.members)
@@ -130,14 +130,14 @@ def members(name: str, raw: Path, source: Optional[Path]) -> List[Path]:
     raise DataError("\n".join(failures) + "\nGet one of these files by other means and pass --from DIR.")
 
 
-def find(folder: Path, names: Tuple[str, ...]) -> List[Path]:
+def find(folder: Path, names: tuple[str, ...]) -> list[Path]:
     """The files of these names in a folder or the folder within it; empty if one is missing."""
     places = [[*folder.glob(name), *folder.glob(f"*/{name}")] for name in names]
     found = [path for paths in places for path in [p for p in paths if p.is_file()][:1]]
     return found if len(found) == len(names) else []
 
 
-def unpack(archive: Path, folder: Path, names: Tuple[str, ...]) -> List[Path]:
+def unpack(archive: Path, folder: Path, names: tuple[str, ...]) -> list[Path]:
     """The members of these names, without their folders; each appears in ``folder`` when it is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -146,7 +146,7 @@ def unpack(archive: Path, folder: Path, names: Tuple[str, ...]) -> List[Path]:
         raise DataError(f"{archive} is no complete archive: {error}") from error
 
 
-def _unpack(archive: Path, folder: Path, names: Tuple[str, ...]) -> List[Path]:
+def _unpack(archive: Path, folder: Path, names: tuple[str, ...]) -> list[Path]:
     zipped = archive.suffix == ".zip"
     with zipfile.ZipFile(archive) if zipped else tarfile.open(archive) as content:
         inside = {Path(entry).name: entry for entry in (content.namelist() if zipped else content.getnames())}
@@ -166,7 +166,7 @@ def binarised(folder: Path) -> bool:
     return all((folder / name).exists() for name in [*wanted, "dict.txt"])
 
 
-def preprocess(texts: List[Path], folder: Path, workers: int) -> None:
+def preprocess(texts: list[Path], folder: Path, workers: int) -> None:
     """fairseq-preprocess; its files appear in ``folder`` when all are complete, the dictionary last."""
     part = folder / "part"
     shutil.rmtree(part, ignore_errors=True)
@@ -185,7 +185,7 @@ def preprocess(texts: List[Path], folder: Path, workers: int) -> None:
     part.rmdir()
 
 
-def main(arguments: Optional[List[str]] = None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="get_data.sh", description=__doc__)
     parser.add_argument("data_set", choices=DATA_SETS)
     parser.add_argument("--from", dest="source", type=Path, help="folder with the archive or its files")

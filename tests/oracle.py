@@ -1,7 +1,7 @@
 """TRIME by explicit loops over Python floats: slow, and plain enough to be checked by eye."""
 
 import math
-from typing import List, Sequence
+from collections.abc import Sequence
 
 INFINITY = float("inf")
 
@@ -20,8 +20,8 @@ def similarity(query: Sequence[float], key: Sequence[float], scale: float) -> fl
 def memory_lse(queries, keys, query_targets, key_tokens, sees, scale):
     """Two lists: log-sum-exps over visible keys, and over visible keys with the target's token.
     ``sees(i, j)`` tells whether query i sees key j."""
-    every: List[float] = []
-    positive: List[float] = []
+    every: list[float] = []
+    positive: list[float] = []
     for i, query in enumerate(queries):
         visible = [j for j in range(len(keys)) if sees(i, j)]
         scores = [similarity(query, keys[j], scale) for j in visible]

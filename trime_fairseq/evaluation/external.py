@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Optional, Tuple
+from typing import Any
 
 from ..datastore import Datastore, DatastoreError, Retriever, gpus_for_index, open_datastore, open_index
 from ..files import file_hash
@@ -36,10 +36,10 @@ class Querying:
     dimension: int
     key_type: str
     dictionary_hash: str
-    checkpoint: Optional[str]
+    checkpoint: str | None
 
 
-def open_external(flags: Any, model: Querying, use_gpu: bool) -> Tuple[Retriever, Datastore, str]:
+def open_external(flags: Any, model: Querying, use_gpu: bool) -> tuple[Retriever, Datastore, str]:
     """The retriever, the datastore and the metric.
 
     Args:
@@ -60,7 +60,7 @@ def open_external(flags: Any, model: Querying, use_gpu: bool) -> Tuple[Retriever
         raise DatastoreError(name_flags(str(error), **FLAGS)) from error
 
 
-def _open(flags: Any, model: Querying, use_gpu: bool) -> Tuple[Retriever, Datastore, str]:
+def _open(flags: Any, model: Querying, use_gpu: bool) -> tuple[Retriever, Datastore, str]:
     recomputes = flags.knn_sim_func not in (None, "do_not_recomp_l2")
     store = open_datastore(
         flags.dstore_filename,
