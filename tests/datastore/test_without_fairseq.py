@@ -76,7 +76,7 @@ finally:
     [
         (
             'sys.exit(main("--dstore-mmap d --faiss-index knn --streaming data --path model.pt".split()))',
-            "this needs fairseq, which is not installed: pip install 'trime_fairseq[fairseq]'",
+            "needs fairseq: pip install ve-fairseq (Python 3.11, 3.12) or fairseq==0.12.2 (Python 3.10)",
         ),
         (
             "from tests.datastore.small_stores import stored\n"
@@ -91,5 +91,6 @@ finally:
 def test_missing_module_is_one_line(tmp_path, script, error):
     done = run(script, tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"trime-build-index: error: {error}")
+    assert done.stderr.startswith("trime-build-index: error: ")
+    assert error in done.stderr
     assert done.stderr.count("\n") == 1

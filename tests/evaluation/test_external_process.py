@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import faiss
@@ -14,8 +15,7 @@ import numpy as np
 import pytest
 
 from tests.commands import REFERENCE, environment, evaluate, evaluation_command, run, run_ranks
-from trime_fairseq.datastore import DatastoreError, Manifest, open_datastore
-from trime_fairseq.datastore.index.config import IndexConfig, IndexSidecar
+from trime_fairseq.datastore import DatastoreError, IndexConfig, IndexManifest, Manifest, open_datastore
 from trime_fairseq.evaluation.external import Querying, open_external
 
 pytestmark = pytest.mark.process
@@ -229,7 +229,7 @@ def spoil(store):
         for ending in FILES:
             shutil.copy(f"{store}/dstore{ending}", f"{store}/{name}{ending}")
         (store / f"{name}.json").write_text(json.dumps({**manifest, **change}))
-    sidecar = IndexSidecar.plan(
+    described = IndexManifest.describe(
         IndexConfig("ip", 96, "Flat"),
         None,
         datastore="another",
@@ -238,7 +238,7 @@ def spoil(store):
         chunk=1,
     )
     shutil.copy(store / "flat.ip", store / "foreign")
-    sidecar.write(str(store / "foreign"))
+    replace(described, complete=True).write(str(store / "foreign"))
     (store / "unfinished.partial").touch()
     whole = (store / "flat.ip").read_bytes()
     (store / "cut").write_bytes(whole[: len(whole) // 2])

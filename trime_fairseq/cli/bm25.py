@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from .. import __version__
 from ..bm25 import (
     SearchResults,
     build_index,
@@ -22,7 +21,7 @@ from ..bm25.engines.lucene import PACKAGE, Lucene
 from ..bm25.report import compare, read_list, table, write_report
 from ..data.export import run_export
 from ..flags import name_flags
-from .flags import add_flag, log_to_stdout, run
+from .flags import add_flag, add_version, log_to_stdout, run
 
 PROGRAM = "trime-bm25"
 
@@ -186,7 +185,7 @@ COMMANDS = {
 
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__, allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    add_version(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar=f"{{{','.join(COMMANDS)}}}")
     for name, command in COMMANDS.items():
         command.add_flags(

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from functools import partial
 
 from ..datastore import METRICS, Datastore, DatastoreError, IndexConfig, build_index, open_datastore
 from .flags import add_flag, add_version, log_to_stdout, run
@@ -87,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.streaming:
             from .streaming import stream
 
-            stream(args, others)
+            stream(args, others, partial(config_from_args, args))
         else:
             _build(args)
         return 0

@@ -39,10 +39,10 @@ def run(program: str, command: Callable[[], int], **flags: str) -> int:
     try:
         return command()
     except ModuleNotFoundError as error:
-        package = (error.name or str(error)).split(".")[0]
-        of_fairseq = package in ("fairseq", "fairseq_cli", "hydra", "omegaconf")
-        wanted = "'trime_fairseq[fairseq]'" if of_fairseq else package
-        problem = f"this needs {package}, which is not installed: pip install {wanted}"
+        problem = str(error)
+        if "pip install" not in problem:
+            package = (error.name or problem).split(".")[0]
+            problem = f"this needs {package}, which is not installed: pip install {package}"
     except (ValueError, OSError, ImportError) as error:
         problem = " ".join(name_flags(str(error), **flags).splitlines())
     sys.stderr.write(f"{program}: error: {problem}\n")

@@ -1,20 +1,22 @@
 """``trime-build-index --streaming``: index and values straight from the model, without storing keys."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from ..datastore import DatastoreError, Manifest, RowSink, StreamingIndex
+from ..datastore import DatastoreError, IndexConfig, Manifest, RowSink, StreamingIndex
 from ..evaluation import run_eval_lm
 from ..tasks.trime_language_modeling import TrimeLanguageModelingTask
-from .build_index import config_from_args
 
 
-def stream(args: argparse.Namespace, evaluation: Sequence[str]) -> None:
+def stream(
+    args: argparse.Namespace, evaluation: Sequence[str], config: Callable[[int, str], IndexConfig]
+) -> None:
     """Runs the model over its text, by default over the training subset.
 
     Args:
         args: of ``trime-build-index``.
         evaluation: DATA, ``--path`` and the other arguments of ``fairseq-eval-lm``.
+        config: the index asked for, of the dimension of the keys and the metric that they were made for.
 
     Raises:
         DatastoreError: for arguments that do not go together, and for everything that
@@ -31,7 +33,7 @@ def stream(args: argparse.Namespace, evaluation: Sequence[str]) -> None:
             return StreamingIndex(
                 args.dstore_mmap,
                 manifest,
-                config_from_args(args, manifest.dimension, manifest.metric),
+                config(manifest.dimension, manifest.metric),
                 args.faiss_index,
                 chunk=args.num_keys_to_add_at_a_time,
                 probe=args.probe,

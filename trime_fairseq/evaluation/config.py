@@ -1,6 +1,8 @@
 """The flags of an evaluation: which memories, which datastore, and what contradicts what."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Optional, TypeVar
@@ -9,9 +11,9 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.tasks.language_modeling import LanguageModelingConfig
 from omegaconf import II
 
-from ..datastore import METRICS, SIMILARITIES
+from ..datastore import METRICS, SIMILARITIES, DatastoreError
 from ..files import check_writable
-from ..flags import flag
+from ..flags import flag, name_flags
 from ..models.config import KeyConfig
 
 MODES = ("gn", "lm", "li")
@@ -21,7 +23,34 @@ SEARCH_FLAGS = (
     *("move_dstore_to_mem", "use_faiss_cpu", "check_recall"),
 )
 
+# Flags of arguments that errors of the datastore room name, where :func:`flag` does not tell.
+_FLAGS = {
+    "begin": "--batch-size",
+    "devices": "--use-faiss-cpu",
+    "end": "--max-tokens",
+    "fp16": "--dstore-fp16",
+    "key_dtype": "--dstore-fp16",
+    "load_keys": "--no-load-keys",
+    "metric": "--faiss-metric-type",
+    "model": "--path",
+    "name": "--indexfile",
+    "need_keys": "--no-load-keys",
+    "prefix": "--dstore-mmap",
+    "rows": "--dstore-size",
+    "similarity": "--knn-sim-func",
+    "size": "--check-recall",
+}
+
 Config = TypeVar("Config", bound=FairseqDataclass)
+
+
+@contextmanager
+def flags_named() -> Iterator[None]:
+    """Errors of the datastore room name the flags of an evaluation, not their own arguments."""
+    try:
+        yield
+    except DatastoreError as error:
+        raise DatastoreError(name_flags(str(error), **_FLAGS)) from error
 
 
 @dataclass

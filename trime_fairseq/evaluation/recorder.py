@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..datastore import BackgroundSink
+from .config import flags_named
 
 
 class RowPlan:
@@ -88,8 +89,10 @@ class KeyRecorder:
         queries, targets = queries[: self._rows], targets[: self._rows]
         self._rows -= len(targets)
         if len(targets):
-            self._sink.add(queries, targets)
+            with flags_named():
+                self._sink.add(queries, targets)
 
     def finish(self) -> None:
         """Everything came: the datastore, or this process's part of it, is completed."""
-        self._sink.finish()
+        with flags_named():
+            self._sink.finish()

@@ -15,7 +15,7 @@ from ..data.text_order import consecutive_batches, contiguous_shard, keep_short_
 from ..datastore import BackgroundSink, Manifest, RecallSample, Retriever, RowSink
 from ..distributed import is_distributed, rank, world_size
 from ..files import file_hash, modification_time, text_hash
-from .config import EvaluationConfig, MemoryConfig, part_of
+from .config import EvaluationConfig, MemoryConfig, flags_named, part_of
 from .external import Querying, open_external
 from .recorder import KeyRecorder, RowPlan
 from .result import Shard
@@ -147,7 +147,8 @@ class EvaluationSetup:
         if not config.check_recall:
             return retriever, None
         tokens = int(sum(self.lengths[p] for batch in batches for p in batch))
-        recall = RecallSample(store, metric, config.check_recall, tokens)
+        with flags_named():
+            recall = RecallSample(store, metric, config.check_recall, tokens)
         at_end.append(recall.report)
         return retriever, recall
 

@@ -20,7 +20,7 @@ from ..data.predefined import check_one_folder
 from ..data.provenance import text_files_hash
 from ..datastore import DatastoreWriter, Manifest, RowSink
 from ..distributed import rank
-from ..evaluation.config import EvaluationConfig, MemoryConfig, part_of
+from ..evaluation.config import EvaluationConfig, MemoryConfig, flags_named, part_of
 from ..evaluation.result import Shard
 from ..evaluation.run import EvaluationRun
 from ..evaluation.scorer import MemoryScorer
@@ -255,4 +255,5 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
 
     def build_sink(self, manifest: Manifest, begin: int, end: int, shard: Shard) -> RowSink:
         """Where the rows [begin, end) of the datastore go that ``manifest`` describes."""
-        return DatastoreWriter(str(self.config.dstore_mmap), manifest, begin, end, shard.id)
+        with flags_named():
+            return DatastoreWriter(str(self.config.dstore_mmap), manifest, begin, end, shard.id)
