@@ -1,6 +1,6 @@
 """Samples in text order, each preceded by the tokens before it."""
 
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -10,14 +10,36 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 
-class ContextWindowDataset(FairseqDataset):
-    """The samples ``kept`` of a language-modelling dataset, with up to ``context_window`` preceding
-    tokens each.
+class EvaluationSample(TypedDict, total=False):
+    """A batch of evaluation: fairseq's fields, and two that stay on the CPU.
 
-    Gives the inputs of fairseq's ``LMContextWindowDataset``, but an item is a function of its position
-    alone: the tokens before it are read again where they are not at hand, so any number of loader
-    workers and any sharding see the true context. The context of a sample is the end of the
-    concatenation of all kept samples before it.
+    Attributes:
+        id: of each sample, int64 [B].
+        nsentences, ntokens: samples, and evaluated tokens.
+        net_input: arguments of the model.
+        target: int64 [B, T], padding over the context.
+        start_indices: the first evaluated position of each row.
+        sample_ids: ``id`` as plain numbers.
+        spans: the first and the last + 1 evaluated position of each row.
+    """
+
+    id: Tensor
+    nsentences: int
+    ntokens: int
+    net_input: dict[str, Tensor]
+    target: Tensor
+    start_indices: list[int]
+    sample_ids: list[int]
+    spans: list[tuple[int, int]]
+
+
+class ContextWindowDataset(FairseqDataset):
+    """The samples ``kept`` of a language-modelling dataset, each behind up to ``context_window`` tokens
+    of the text before it.
+
+    Gives the inputs of fairseq's ``LMContextWindowDataset``, but an item depends on its position alone:
+    the tokens before it are read again where they are not at hand. So the context is right with any number
+    of loader workers and shards. It is the end of the concatenation of all kept samples before the item.
 
     Args:
         dataset: items with ``id``, ``source`` and ``target`` (fairseq's ``MonolingualDataset``).
@@ -80,10 +102,8 @@ class ContextWindowDataset(FairseqDataset):
             missing -= len(pieces[-1])
         return torch.cat(pieces[::-1]) if pieces else self._tail[1][:0]
 
-    def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
-        """A batch: fairseq's keys ``id``, ``nsentences``, ``ntokens`` (evaluated ones), ``net_input``,
-        ``target`` [B, T] (pad over the context) and ``start_indices``; and, on the CPU for good,
-        ``sample_ids`` and ``spans``, the (first, last + 1) evaluated position of each row."""
+    def collater(self, samples: list[dict[str, Any]]) -> EvaluationSample:
+        """A batch of the items ``samples``; empty without any."""
         if not samples:
             return {}
         spans = [(s["start"], s["start"] + len(s["target"])) for s in samples]

@@ -12,7 +12,7 @@ T = TypeVar("T")
 def keep_short_enough(
     sizes: NDArray[np.int64], max_positions: int | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the samples the model has positions for, and of the others, in text order."""
+    """Indices of the samples that fit the model's positions, and of those that do not, in text order."""
     too_long = sizes > (max_positions if max_positions is not None else np.inf)
     return np.flatnonzero(~too_long), np.flatnonzero(too_long)
 
@@ -20,7 +20,7 @@ def keep_short_enough(
 def consecutive_batches(
     lengths: Sequence[int], max_tokens: int, max_rows: int | None = None
 ) -> list[list[int]]:
-    """Batches of consecutive positions, as large as allowed.
+    """Cuts rows into batches of consecutive ones, as large as allowed. Returns their positions.
 
     Args:
         lengths: tokens of each row.

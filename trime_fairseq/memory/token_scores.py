@@ -12,12 +12,12 @@ from torch.nn import functional
 from .numerics import autocast_dtype, to_device
 from .token_softmax import linear_lse_and_pick, lse_and_pick
 
-# Logits that are held all at once: 1 GiB in half precision.
+# The most logits that are held at once: 1 GiB in half precision.
 _MOST_KEPT = 2**29
 
 
 class AdaptiveSoftmax(Protocol):
-    """What is used of :class:`fairseq.modules.AdaptiveSoftmax`."""
+    """What :func:`adaptive_token_scores` needs of a module; fairseq's ``AdaptiveSoftmax`` has it."""
 
     cutoff: Sequence[int]
     dropout_module: Callable[[Tensor], Tensor]
@@ -43,7 +43,7 @@ def linear_token_scores(
 ) -> tuple[Tensor, Tensor]:
     """a and b of a softmax over the whole vocabulary, with the logits ``features @ weight.T + bias``.
 
-    With many tokens and a large vocabulary the logits are never held all at once.
+    With many tokens and a large vocabulary, the logits are computed a slice at a time.
 
     Args:
         features: decoder output, [N, d].
@@ -78,8 +78,8 @@ def adaptive_token_scores(
             b. The published code, like fairseq's ``adaptive_loss``, passes the padding symbol as
             ``ignore_index`` to the tails as well, and so never charges the words at cutoff + 1 for
             their place in the tail. None charges every word, which makes b - a a log-probability.
-        host_target: the same targets on the CPU, [N]. They tell which tokens belong to which tail; without
-            them the host has to wait for the device to learn how many.
+        host_target: the same targets on the CPU, [N]. They tell which tokens belong to which tail. Without
+            them the host has to wait for the device to learn it.
 
     Returns:
         a and b, float32 (float64 for float64) of shape [N].
@@ -105,7 +105,7 @@ def adaptive_token_scores(
 
 
 def _rows_between(target: Tensor, host_target: NDArray[np.int64] | None, low: int, high: int) -> Tensor:
-    """Where low <= target < high: int64, on the device of ``target``."""
+    """Indices of the targets in [low, high): int64, on the device of ``target``."""
     if host_target is None:
         return ((target >= low) & (target < high)).nonzero().squeeze(1)
     rows = torch.from_numpy(np.flatnonzero((host_target >= low) & (host_target < high)))

@@ -1,4 +1,4 @@
-"""Log-sum-exps over a vocabulary and the logits of targets, without more numbers of that size than needed."""
+"""Log-sum-exps over a vocabulary and the logits of targets, with as few [N, V] tensors as possible."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,10 +15,17 @@ _CHUNK = 2**25
 
 
 def lse_and_pick(logits: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
-    """Row-wise log-sum-exp of logits [N, V] and the logit of one column per row, [N] each, float32 (float64).
+    """Row-wise log-sum-exp of logits, and the logit of one column per row.
 
-    Of N x V numbers only the logits are kept for backward, which makes one gradient of that size and dtype;
-    ``logsumexp`` and ``gather`` one by one would make three.
+    Saves only the logits for backward, which makes one gradient of their size and dtype. ``logsumexp`` and
+    ``gather`` one by one would make three.
+
+    Args:
+        logits: [N, V].
+        column: int64 [N].
+
+    Returns:
+        Both [N], float32 (float64 for float64).
     """
     result: tuple[Tensor, Tensor] = _LseAndPick.apply(logits, column)  # type: ignore[no-untyped-call]
     return result
@@ -27,9 +34,10 @@ def lse_and_pick(logits: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
 def linear_lse_and_pick(
     features: Tensor, weight: Tensor, bias: Tensor | None, column: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """:func:`lse_and_pick` of ``features @ weight.T + bias``, which is computed a slice of the vocabulary at
-    a time, and again in backward: no N x V numbers at all, for a third more work. Products are of the dtype
-    of the inputs, as in fairseq's own projection.
+    """:func:`lse_and_pick` of ``features @ weight.T + bias``, without an [N, V] tensor.
+
+    Computes the logits a slice of the vocabulary at a time, and again in backward: a third more work.
+    Products have the dtype of the inputs, as in fairseq's own projection.
 
     Args:
         features: [N, d].
@@ -91,7 +99,7 @@ class _LinearLseAndPick(torch.autograd.Function):
 def _linear_gradients(
     saved: tuple[Tensor, ...], wanted: tuple[bool, ...], grad_lse: Tensor, grad_picked: Tensor
 ) -> tuple[Tensor | None, ...]:
-    """Of features, weight and bias, where they are wanted."""
+    """The gradients in features, weight and bias; None where they are not wanted."""
     features, weight, bias, column, lse = saved
     (grad_lse, grad_picked), unit = relative_to_largest(grad_lse, grad_picked)
     grad_features = torch.zeros_like(features, dtype=lse.dtype) if wanted[0] else None
@@ -116,18 +124,18 @@ def _linear_gradients(
 
 
 def _slices(count: int, width: int) -> Iterator[slice]:
-    """``count`` rows of ``width`` numbers, as many at a time as make a chunk."""
+    """Slices of ``count`` rows of ``width`` numbers, each as large as a chunk allows."""
     step = max(1, _CHUNK // max(1, width))
     return (slice(begin, min(begin + step, count)) for begin in range(0, count, step))
 
 
 def _logits(features: Tensor, weight: Tensor, bias: Tensor | None, types: slice) -> Tensor:
-    """Those of some types, in the dtype of sums."""
+    """The logits of a slice of the vocabulary, in the dtype of sums."""
     logits = functional.linear(features, weight[types], None if bias is None else bias[types])
     return logits.to(accumulation_dtype(features.dtype))
 
 
 def _index_within(column: Tensor, types: slice) -> tuple[Tensor, Tensor]:
-    """Where the column is among ``types``, [N, 1], and whether it is one of them, [N]."""
+    """The index of each column within the slice ``types``, [N, 1], and whether it is in there, [N]."""
     inside = (column >= types.start) & (column < types.stop)
     return (column - types.start).clamp(0, types.stop - types.start - 1).unsqueeze(-1), inside

@@ -16,15 +16,17 @@ class Visibility:
     """Query ``i`` sees key ``j`` iff ``begin[i] <= j < end[i]`` and not ``skip_begin[i] <= j < skip_end[i]``.
 
     An allowed interval minus an excluded one covers every memory of TRIME: the earlier tokens of a
-    segment, the earlier tokens of a group of segments, or all segments but one's own. The rows stay on
-    the CPU, because they decide which tiles are computed at all: reading them from an accelerator would
-    make every training step wait for it.
+    segment, the earlier tokens of a group of segments, or all segments but one's own.
+
+    The rows stay on the CPU, because they decide which tiles are computed at all: reading them from an
+    accelerator would make every training step wait for it.
 
     Args:
         begin, end: allowed interval per query, int64 of shape [n] on the CPU.
         skip_begin, skip_end: excluded interval per query, the same; both or neither.
-        repeats: the pattern of n queries holds for ``repeats`` equal parts of queries and keys, part r
-            of the queries seeing part r of the keys only: N = repeats * n queries, M / repeats keys each.
+        repeats: number of equal parts of queries and keys that the pattern of n queries holds for, segments
+            for example. Part r of the queries sees part r of the keys only: N = repeats * n queries, M /
+            repeats keys each.
 
     Raises:
         ValueError: if the four rows differ in length or are not integers on the CPU.
@@ -90,7 +92,7 @@ class Visibility:
     @staticmethod
     @lru_cache(maxsize=16)
     def shared(intervals: tuple[tuple[int, int, int], ...]) -> "Visibility":
-        """Groups of queries that see the same keys: ``(begin, end, number of queries)`` per group."""
+        """Groups of queries, each with the keys it sees: ``(begin, end, number of queries)`` per group."""
         begin, end, counts = torch.tensor(intervals).t()
         return Visibility(begin.repeat_interleave(counts), end.repeat_interleave(counts))
 
@@ -150,7 +152,7 @@ class Visibility:
         return hidden
 
     def dense(self, num_keys: int, device: torch.device) -> Tensor:
-        """The N x M mask of hidden keys that the rest of this package never makes: for tests."""
+        """The mask of hidden keys, bool [N, M]. For tests and baselines; nothing else makes one."""
         part = slice(0, self._rows.size(1)), slice(0, num_keys // self.repeats)
         seen = ~self.hidden(*part, device=device)
         blocks: Tensor = torch.block_diag(*[seen] * self.repeats)

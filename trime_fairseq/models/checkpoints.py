@@ -37,7 +37,7 @@ def check_cutoffs(num_types: int, *cutoffs: str | None) -> None:
 
 
 def embedded_types(state: dict[str, torch.Tensor]) -> int | None:
-    """Number of types a language model's state dict embeds; None where it has another embedding."""
+    """Number of types that a language model's state dict embeds; None for an embedding of another kind."""
     plain = state.get("decoder.embed_tokens.weight")
     if plain is not None:
         return plain.size(0)
@@ -48,8 +48,8 @@ def embedded_types(state: dict[str, torch.Tensor]) -> int | None:
 
 
 def refuse_other_dictionary(model: torch.nn.Module, num_types: int) -> None:
-    """Makes ``model.load_state_dict`` raise ValueError for a checkpoint of another dictionary size,
-    in place of a list of mismatched tensors."""
+    """Makes ``model.load_state_dict`` refuse a checkpoint of another dictionary size with one ValueError,
+    instead of a list of mismatched tensors."""
 
     def check(state: dict[str, torch.Tensor], *unused: Any) -> None:
         found = embedded_types(state)

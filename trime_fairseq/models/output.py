@@ -1,4 +1,4 @@
-"""The decoder's output and what it says of target tokens, for adaptive, plain and foreign softmaxes."""
+"""Runs a decoder and scores target tokens, with an adaptive softmax, a plain one or one of its own."""
 
 from typing import Any
 
@@ -11,8 +11,12 @@ from ..memory import adaptive_token_scores, linear_token_scores, plain_token_sco
 
 
 def run_decoder(model: Any, net_input: dict[str, Any]) -> tuple[Tensor, bool]:
-    """The decoder's output of shape [B, L, *], and whether it is its features [B, L, d], before the
-    projection to the vocabulary; the logits else, from decoders with a forward pass of their own."""
+    """Runs the model without the projection to the vocabulary, where the decoder is one of fairseq's.
+
+    Returns:
+        The decoder's output [B, L, *]; and True if it is the features [B, L, d], False if it is the logits,
+        which decoders with a forward pass of their own give.
+    """
     decoder = model.decoder
     if getattr(decoder, "adaptive_softmax", None) is not None:
         return model(**net_input)[0], True
@@ -29,11 +33,11 @@ def token_scores(
     uncharged_tail_index: int | None = None,
     host_target: NDArray[np.int64] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """a and b of the objective for N rows of the output of :func:`run_decoder`: float32 (float64 for float64)
-    of shape [N].
+    """a and b of the objective, float32 (float64 for float64) of shape [N].
 
     Args:
-        output, is_features: some rows of it, [N, *].
+        decoder: of the model that ran.
+        output, is_features: from :func:`run_decoder`; any N rows of its output, [N, *].
         target: int64 [N].
         uncharged_tail_index, host_target: of :func:`trime_fairseq.memory.adaptive_token_scores`.
     """
@@ -49,7 +53,7 @@ def token_scores(
 
 
 def _linear_projection(decoder: Any) -> nn.Linear | None:
-    """The projection to the vocabulary, if nothing else happens there."""
+    """The projection to the vocabulary, if nothing else happens between features and logits."""
     projection = getattr(decoder, "output_projection", None)
     if type(decoder).output_layer is not TransformerDecoderBase.output_layer:
         return None

@@ -1,4 +1,4 @@
-"""Captures the representation g(c) that serves as query and key, without touching the model."""
+"""Captures the representation g(c), which is query and key of the memory, without changing the model."""
 
 from collections.abc import Callable
 from types import TracebackType
@@ -18,7 +18,7 @@ def key_dimension(decoder: Any, key_type: str) -> int:
 
 
 class RepresentationTap:
-    """Context manager around one forward pass of a transformer decoder.
+    """Context manager that captures g(c) in one forward pass of a transformer decoder.
 
         with RepresentationTap(model.decoder, "last_ffn_input") as tap:
             net_output = model(**sample["net_input"])
@@ -28,9 +28,8 @@ class RepresentationTap:
     that ran, after its layer norm; ``model_output`` is what the output projection is given. Hooks and
     the changes below last for the ``with`` block only.
 
-    A layer wrapped by ``--checkpoint-activations`` runs its forward pass without gradients, so what is
-    captured inside it would carry none: the tapped layer runs unwrapped, at the cost of keeping the
-    activations of that one layer.
+    ``--checkpoint-activations`` runs layers without gradients, and what is captured inside would carry
+    none. So the tapped layer runs without it, and the activations of this one layer are kept.
 
     Args:
         decoder: a fairseq ``TransformerDecoder``.
