@@ -145,7 +145,7 @@ def search(
     work = {
         "plain evaluation": lambda batch: plain.generate([model], batch, 1024),
         "with external memory": lambda batch: external.generate([model], batch, 1024),
-        "Faiss alone": lambda batch: retriever._search_indexes(taken[0].float().contiguous()),
+        "Faiss alone": lambda batch: retriever.search_faiss(taken[0].float().contiguous()),
     }
     for number, batch in enumerate(run.batches):
         if number >= args.max_batches:

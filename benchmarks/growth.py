@@ -59,14 +59,10 @@ def long_term(size: int, args: argparse.Namespace) -> Measured:
     torch.manual_seed(1)
     device = "cpu" if args.cpu or not torch.cuda.is_available() else "cuda"
     text = PrecedingText([size])
-    fifo: Any = text.memory
-    for _ in range(0, size, args.step_tokens):
-        batch = random_batch(0, device, args)
-        fifo.append(batch.queries, batch.targets)
-        fifo.forget()
-    for buffer in (fifo._keys, fifo._tokens):
-        buffer[fifo._end :] = 0  # pages never written would count for the step that reaches them
-    held = sum(buffer.numel() * buffer.element_size() for buffer in (fifo._keys, fifo._tokens))
+    # Full, and once through the whole buffer: pages never written would count for the step that reaches them.
+    once = range(0, 2 * (size + args.step_tokens), args.step_tokens)
+    for _ in once:
+        add(text, random_batch(0, device, args))
     seconds = []
     before = common.start_peak(device)
     for number in range(args.repeats + 1):
@@ -76,14 +72,16 @@ def long_term(size: int, args: argparse.Namespace) -> Measured:
         text.read_and_add(batch, [1.0])
         common.synchronize()
         seconds.append(time.perf_counter() - started)
-    end = 0
-    while end < fifo._end:
-        end = fifo._end
-        fifo.append(batch.queries, batch.targets)
-        fifo.forget()
+    for _ in once:
+        add(text, batch)
     beyond = common.peak_bytes(device) - before
     millis = 1e6 * statistics.median(seconds[1:]) / args.step_tokens
-    return {"ms per 1,000 tokens": millis, "MB held": held / 1e6, "MB beyond": beyond / 1e6}
+    return {"ms per 1,000 tokens": millis, "MB held": text.memory.nbytes / 1e6, "MB beyond": beyond / 1e6}
+
+
+def add(text: PrecedingText, batch: EvaluatedBatch) -> None:
+    text.memory.append(batch.queries, batch.targets)
+    text.memory.forget()
 
 
 def random_batch(number: int, device: str, args: argparse.Namespace) -> EvaluatedBatch:

@@ -48,13 +48,15 @@ def config_sections() -> Iterator[str]:
     import trime_fairseq.tasks  # noqa: F401
 
     users: dict[type, list[str]] = {}
-    for flag, registry in (
-        ("--task", tasks.TASK_DATACLASS_REGISTRY),
-        ("--criterion", criterions.CRITERION_DATACLASS_REGISTRY),
+    for flag, registry, configs in (
+        ("--task", tasks.TASK_REGISTRY, tasks.TASK_DATACLASS_REGISTRY),
+        ("--criterion", criterions.CRITERION_REGISTRY, criterions.CRITERION_DATACLASS_REGISTRY),
     ):
-        for name, config in registry.items():
-            for cls in config.__mro__:
-                if is_ours(cls) and own_fields(cls):
+        for name in filter(configs.get, registry):
+            if not is_ours(registry[name]):
+                continue  # fairseq's, or one that was registered beside this package
+            for cls in configs[name].__mro__:
+                if is_ours(cls) and dataclasses.is_dataclass(cls) and own_fields(cls):
                     users.setdefault(cls, []).append(f"`{flag} {name}`")
     # The task first; of the criterions what all of them have.
     by_use = sorted(users.items(), key=lambda item: ("--task" not in item[1][0], -len(item[1])))
@@ -64,7 +66,7 @@ def config_sections() -> Iterator[str]:
 
 
 def is_ours(cls: type) -> bool:
-    return cls.__module__.split(".")[0] == PACKAGE and dataclasses.is_dataclass(cls)
+    return cls.__module__.split(".")[0] == PACKAGE
 
 
 def own_fields(cls: type) -> list[Any]:

@@ -79,16 +79,15 @@ def test_streaming_passes_other_flags_to_the_evaluation(tmp_path, monkeypatch):
     monkeypatch.setattr("fairseq_cli.eval_lm.cli_main", lambda: words.extend(sys.argv))
     # "--dim" would be an abbreviation of --dimension.
     evaluation = ["data-bin", "--path", "model.pt", "--dim", "7"]
-    assert (
-        main([*evaluation, *arguments(tmp_path, "--streaming", "--dstore_fp16", "--dstore_size", "9")]) == 0
-    )
+    main([*evaluation, *arguments(tmp_path, "--streaming", "--dstore_fp16", "--dstore_size", "9")])
     assert words[: 1 + len(evaluation)] == ["fairseq-eval-lm", *evaluation]
     prefix = ["--dstore-mmap", str(tmp_path / "dstore"), "--gen-subset", "train"]
     added = ["--save-knnlm-dstore", *prefix, "--dstore-size", "9", "--dstore-fp16"]
     assert words[1 + len(evaluation) :][: len(added)] == added
     assert not {"--faiss-index", "--ncentroids", "--code-size", "--streaming"} & set(words)
     words.clear()
-    assert main(["--gen-subset=valid", *arguments(tmp_path, "--streaming")]) == 0
+    main(["--gen-subset=valid", *arguments(tmp_path, "--streaming")])
+    assert "--gen-subset=valid" in words
     assert "train" not in words
 
 

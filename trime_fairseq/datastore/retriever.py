@@ -113,7 +113,7 @@ class Retriever:
         wanted = queries.float().to(self._values.device, non_blocking=self._values.is_cuda)
         if self.metric == "cos":
             wanted = functional.normalize(wanted)
-        scores, rows = self._search_indexes(wanted.contiguous())
+        scores, rows = self.search_faiss(wanted.contiguous())
         if self.metric == "l2":
             scores = -scores
         tokens = self._values[rows.clamp_min(0)].long()
@@ -126,7 +126,9 @@ class Retriever:
             rows.to(device, non_blocking=True),
         )
 
-    def _search_indexes(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+    def search_faiss(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """What Faiss itself gives, its scores float32 [N, k] and rows int64 [N, k], for contiguous queries
+        float32 [N, d] on the device of the index."""
         found: list[tuple[Tensor, Tensor]] = []
         for index in self._indexes:
             if not queries.is_cuda:

@@ -59,6 +59,12 @@ class LongTermMemory:
         assert self._tokens is not None, "nothing was appended yet"
         return self._tokens[self._begin : self._end]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffer."""
+        buffers = [buffer for buffer in (self._keys, self._tokens) if buffer is not None]
+        return sum(buffer.numel() * buffer.element_size() for buffer in buffers)
+
     def _make_room(self, keys: Tensor, tokens: Tensor) -> None:
         """Moves what is held to the front of a buffer with room for the new keys and tokens."""
         kept, needed = len(self), len(self) + keys.size(0)
