@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from typing import IO, Annotated, Any, ClassVar, TypeVar
 
+# The folder of this package, which ``--user-dir`` names.
+PACKAGE = os.path.dirname(os.path.abspath(__file__))
 # The latest format of the descriptions that this version reads and writes.
 FORMAT_VERSION = 1
 # Descriptions are a few hundred bytes; more is another file.
@@ -143,12 +145,12 @@ class Description:
             raise cls.error(f"{path} {otherwise}")
         kinds = typing.get_type_hints(cls, include_extras=True)
         values = {}
-        for of in fields(cls):
-            if of.name in content:
-                wanted = _wanted(content[of.name], kinds[of.name])
+        for entry in fields(cls):
+            if entry.name in content:
+                wanted = _wanted(content[entry.name], kinds[entry.name])
                 if wanted:
-                    raise cls.error(f"{path}: {of.name} must be {wanted}, not {content[of.name]!r:.50}")
-                values[of.name] = content[of.name]
+                    raise cls.error(f"{path}: {entry.name} must be {wanted}, not {content[entry.name]!r:.50}")
+                values[entry.name] = content[entry.name]
         if values["format_version"] > FORMAT_VERSION:
             raise cls.error(
                 f"{path} has format {values['format_version']}, this version reads up to {FORMAT_VERSION}: "
@@ -174,7 +176,7 @@ class Description:
             unknown_differs: whether None and a value differ.
         """
         found = Differences()
-        for name in names if names is not None else [of.name for of in fields(self)]:
+        for name in names if names is not None else [entry.name for entry in fields(self)]:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs and (unknown_differs or None not in (mine, theirs)):
                 found[name] = f"{mine} / {theirs}"

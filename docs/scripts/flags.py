@@ -124,7 +124,7 @@ def command_sections() -> Iterator[str]:
 
 
 def sentence(description: str | None) -> str:
-    return (description or "").replace(" See README.md.", "").strip()
+    return (description or "").partition(" See docs/")[0].strip()
 
 
 def parser_rows(parser: argparse.ArgumentParser) -> list[tuple[str, str, str]]:

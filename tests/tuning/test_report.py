@@ -10,19 +10,19 @@ import torch
 from tests.commands import REFERENCE
 from trime_fairseq.tuning import Axes, read_request
 from trime_fairseq.tuning.plot import draw, plotted_axes, through_best
-from trime_fairseq.tuning.report import command_for_test, distinct, edges, rank, table
+from trime_fairseq.tuning.report import command_for_test, distinct, edges, ranked, table
 
 from .grids import CASES, KS, MODEL, NEIGHBOR_FLAGS, NONE, TEMPS
 
 
-def ranked(axes, loss):
+def points_of(axes, loss):
     nll = [loss(point) * math.log(2) * 10 for point in axes.points()]
-    return rank(axes, torch.tensor(nll, dtype=torch.float64).view(axes.shape), 10)
+    return ranked(axes, torch.tensor(nll, dtype=torch.float64).view(axes.shape), 10)
 
 
 def test_ranking_and_table():
     axes = Axes((1.0, 2.0, 3.0), NONE, (8,), NONE, NONE)
-    points = ranked(axes, lambda point: abs(point["softmax_temp"] - 2.2))
+    points = points_of(axes, lambda point: abs(point["softmax_temp"] - 2.2))
     assert [point["softmax_temp"] for point in points] == [2.0, 3.0, 1.0]
     assert points[1]["ppl"] == pytest.approx(2**0.8)
     lines = table(axes, points[:2]).splitlines()
@@ -35,7 +35,7 @@ def test_ranking_and_table():
 
 def test_points_that_repeat_another_are_shown_once():
     axes = CASES["interpolated"][0]
-    points = ranked(axes, lambda point: point["lmbda"])
+    points = points_of(axes, lambda point: point["lmbda"])
     shown = distinct(axes, points)
     assert len(points) - len(shown) == len(TEMPS) * len(KS)
     assert points[0] in shown
@@ -81,7 +81,7 @@ def bowl(point):
 
 def test_axes_of_the_picture():
     axes = Axes((1.0, 2.0), (0, 8), (4, 8, 16, 32), NONE, NONE)
-    points = ranked(axes, bowl)
+    points = points_of(axes, bowl)
     assert plotted_axes(axes, points) == ("k", "softmax_temp")
     cells = through_best(axes, points, ("k", "softmax_temp"))
     assert len(cells) == 8
@@ -98,17 +98,17 @@ def test_axes_of_the_picture():
 )
 def test_picture(axes, tmp_path):
     path = tmp_path / "tuning.png"
-    assert draw(axes, ranked(axes, bowl), str(path))
+    assert draw(axes, points_of(axes, bowl), str(path))
     assert path.read_bytes().startswith(b"\x89PNG")
     assert [file.name for file in tmp_path.iterdir()] == ["tuning.png"]
 
 
 def test_no_picture(tmp_path, monkeypatch, caplog):
     single = Axes((1.0,), (0,), (16,), NONE, NONE)
-    assert not draw(single, ranked(single, bowl), str(tmp_path / "tuning.png"))
+    assert not draw(single, points_of(single, bowl), str(tmp_path / "tuning.png"))
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     axes = Axes((1.0, 2.0), (0,), (16,), NONE, NONE)
-    assert not draw(axes, ranked(axes, bowl), str(tmp_path / "tuning.png"))
+    assert not draw(axes, points_of(axes, bowl), str(tmp_path / "tuning.png"))
     assert "needs matplotlib" in caplog.text
     assert not list(tmp_path.iterdir())
 

@@ -9,7 +9,7 @@ import torch
 from trime_fairseq.datastore.retriever import Neighbors
 from trime_fairseq.evaluation.memory_scores import EvaluatedBatch, PrecedingText
 from trime_fairseq.tuning import Axes, GridScorer
-from trime_fairseq.tuning.report import rank
+from trime_fairseq.tuning.report import ranked
 
 from .grids import CASES, EXTERNAL, NONE, TEMPS
 
@@ -44,8 +44,9 @@ def summed(axes, settings, at_once=0, skip_bos=False, batches=1):
     batch = batch_of(torch.randn(TOKENS, DIM), targets)
     for _ in range(batches):
         scores = scorer._score_memories(batch, neighbors())
-        mixture = scorer._combine(token_lse, target_logit, *scores, scorer._counted(LENGTHS))
-        scorer._add_to_totals(mixture, target_logit - token_lse, LENGTHS)
+        counted = scorer._counted(LENGTHS)
+        mixture = scorer._combine(token_lse, target_logit, *scores, counted)
+        scorer._add_to_totals(mixture, target_logit - token_lse, counted)
     return scorer.nll(), scorer.totals.finish(), (token_lse.tolist(), target_logit.tolist(), targets.tolist())
 
 
@@ -97,7 +98,7 @@ def test_batches_add_up():
 def test_a_target_without_probability_is_the_loss_of_its_points_only():
     axes = Axes((1.3,), NONE, (5,), (0.5,), (0.6, 1.0))
     settings = replace(EXTERNAL, use_interp=True, interp_temp=0.5, lmbda=0.6)
-    points = rank(axes, summed(axes, settings)[0], TOKENS)
+    points = ranked(axes, summed(axes, settings)[0], TOKENS)
     assert [point["lmbda"] for point in points] == [0.6, 1.0]
     assert points[0]["ppl"] < points[1]["ppl"] == math.inf
 

@@ -34,7 +34,7 @@ class SegmentsInfo(Description):
     @classmethod
     def made_from(cls: type[Self], segments: "SegmentsInfo", **more: Any) -> Self:
         """A description that adds ``more`` to the provenance of segments."""
-        return cls(**{of.name: getattr(segments, of.name) for of in fields(SegmentsInfo)}, **more)
+        return cls(**{entry.name: getattr(segments, entry.name) for entry in fields(SegmentsInfo)}, **more)
 
     @classmethod
     def read(cls: type[Self], path: str) -> Self | None:

@@ -1,4 +1,4 @@
-"""BM25 batching: segments, their index, their neighbours, predefined batches of them. See README.md."""
+"""BM25 batching: segments, their index, their neighbours, predefined batches of them. See docs/bm25.md."""
 
 import argparse
 import logging
@@ -20,7 +20,6 @@ from ..bm25.engines import ENGINES
 from ..bm25.engines.lucene import PACKAGE, Lucene
 from ..bm25.report import compare, read_list, table, write_report
 from ..data.export import run_export
-from ..flags import name_flags
 from .flags import add_flag, add_version, log_to_stdout, run
 
 PROGRAM = "trime-bm25"
@@ -200,10 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     log_to_stdout()
 
     def command() -> int:
-        try:
-            COMMANDS[args.command].run(args)
-        except ValueError as error:
-            raise ValueError(name_flags(str(error))) from error
+        COMMANDS[args.command].run(args)
         return 0
 
     return run(f"{PROGRAM} {args.command}", command)

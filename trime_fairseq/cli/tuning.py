@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..evaluation import EvaluationResult, MemoryConfig, run_eval_lm
-from ..files import check_writable, write_json
+from ..files import PACKAGE, check_writable, write_json
 from ..tasks.trime_language_modeling import TrimeLanguageModelingTask
 from ..tuning import GridScorer, Request, read_request
 from ..tuning.plot import draw
-from ..tuning.report import command_for_test, content, distinct, edges, rank, table
+from ..tuning.report import command_for_test, content, distinct, edges, ranked, table
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +34,8 @@ def tune(arguments: Sequence[str]) -> None:
     ordinary = ", ".join(f"{name} {value}" for name, value in request.ordinary.items())
     logger.info(f"TRIME: {count:,} settings in one pass; the losses below are of {ordinary}")
     scorer, evaluation = _evaluate(request)
-    points = rank(request.axes, scorer.nll(), scorer.totals.tokens)
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    command = command_for_test(request, points[0], package)
+    points = ranked(request.axes, scorer.nll(), scorer.totals.tokens)
+    command = command_for_test(request, points[0], PACKAGE)
     if request.output:
         path = os.path.join(request.output, "tuning.json")
         write_json(path, content(request, points, evaluation.as_json(), command))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..bm25.progress import progress_bar
 from ..bm25.segments import SegmentsInfo
-from ..files import Lock, file_hash, whole_file
+from ..files import PACKAGE, Lock, file_hash, whole_file
 from .predefined import check_one_folder
 from .provenance import text_files_hash
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from fairseq.data import Dictionary
 
 logger = logging.getLogger(__name__)
-
-PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def run_export(

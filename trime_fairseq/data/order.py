@@ -114,7 +114,7 @@ class TrainingOrder:
         return order
 
     def check(self, data: str, subset: str) -> None:
-        """Raises ValueError, naming the flag and the mend, if the flags contradict each other or the file of
+        """Raises ValueError, naming the flag and the fix, if the flags contradict each other or the file of
         predefined batches is of other data.
 
         Args:

@@ -25,7 +25,7 @@ def read_predefined(path: str, num_segments: int, tokens_per_sample: int) -> NDA
         tokens_per_sample: for the message.
 
     Raises:
-        ValueError: with the flag, the file and the mend, if it is anything else or cannot be read.
+        ValueError: with the flag, the file and the fix, if it is anything else or cannot be read.
     """
     flag = f"--predefined-batches {path}"
     try:

@@ -22,7 +22,7 @@ VALUE_DTYPE = "int64"
 
 
 class DatastoreError(ValueError):
-    """A datastore or an index that cannot be used as asked; the message names the file and the mend."""
+    """A datastore or an index that cannot be used as asked; the message names the file and the fix."""
 
 
 def keys_path(prefix: str, dtype: str) -> str:

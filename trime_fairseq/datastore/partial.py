@@ -55,10 +55,10 @@ class PartialArray:
     def write(self, row: int, content: NDArray[Any]) -> None:
         """Writes whole rows from ``row`` on; raises OSError if the disk is full."""
         data = memoryview(np.ascontiguousarray(content).view(np.uint8).reshape(-1).data)
-        place = row * self._row_bytes
+        offset = row * self._row_bytes
         while data:
-            written = os.pwrite(self._file, data, place)
-            data, place = data[written:], place + written
+            written = os.pwrite(self._file, data, offset)
+            data, offset = data[written:], offset + written
 
     def sync(self) -> None:
         """What was written is on the disk, not only in memory, when this returns."""

@@ -42,10 +42,10 @@ class RecallSample:
         self._seen += len(queries)
         if first >= len(queries):
             return
-        place = torch.arange(first, len(queries), self._step, device=queries.device)
+        chosen = torch.arange(first, len(queries), self._step, device=queries.device)
         room = self._size - sum(len(taken) for taken, _ in self._taken)
         if room > 0:
-            self._taken.append((queries[place[:room]].float(), rows[place[:room]]))
+            self._taken.append((queries[chosen[:room]].float(), rows[chosen[:room]]))
 
     def report(self) -> dict[str, Any]:
         """Searches all keys for the sample. ``recall_at_1`` is the share of queries whose nearest key was

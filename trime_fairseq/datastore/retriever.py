@@ -163,8 +163,8 @@ def nearest_of(found: list[tuple[Tensor, Tensor]], k: int, largest: bool) -> tup
     """The k best of the (scores, rows) [N, k] that parts of an index found, best first."""
     scores, rows = (torch.cat(pieces, 1) for pieces in zip(*found))
     worst = -torch.inf if largest else torch.inf
-    best, place = scores.masked_fill(rows < 0, worst).topk(k, dim=1, largest=largest)
-    return best, rows.gather(1, place)
+    best, column = scores.masked_fill(rows < 0, worst).topk(k, dim=1, largest=largest)
+    return best, rows.gather(1, column)
 
 
 def gpus_for_index() -> tuple[int, ...]:

@@ -244,7 +244,7 @@ def _check_writing(config: EvaluationConfig) -> None:
 
 def part_of(config: Any, kind: type[Config]) -> Config:
     """The fields of a task's configuration that the dataclass ``kind`` declares, as plain values."""
-    values = {of.name: getattr(config, of.name) for of in fields(kind) if of.name != "_name"}
+    values = {entry.name: getattr(config, entry.name) for entry in fields(kind) if entry.name != "_name"}
     # Choices arrive as an enumeration of fairseq's, which JSON does not know.
     plain = {name: str(value) if isinstance(value, Enum) else value for name, value in values.items()}
     part: Config = kind(**plain)

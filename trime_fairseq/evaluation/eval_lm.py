@@ -8,13 +8,13 @@ from typing import Any
 
 from fairseq.tasks import TASK_REGISTRY, import_tasks
 
+from ..files import PACKAGE
 from ..flags import flag
 from .config import EvaluationConfig, MemoryConfig
 from .result import EvaluationResult
 from .run import EvaluationRun
 
 TASK = "trime_language_modeling"
-PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 
 
 def evaluate(
@@ -35,12 +35,13 @@ def evaluate(
 
     Raises:
         ValueError: for input that cannot be evaluated; the message names the flag or file.
+        OSError: for a file that is not there.
         SystemExit: for a flag that ``fairseq-eval-lm`` does not have.
     """
     words = [data, "--path", checkpoint]
     config = config or EvaluationConfig()
     defaults = type(config)()
-    given = {of.name: getattr(config, of.name) for of in fields(config) if of.name != "_name"}
+    given = {entry.name: getattr(config, entry.name) for entry in fields(config) if entry.name != "_name"}
     changed = {name: value for name, value in given.items() if value != getattr(defaults, name)}
     for name, value in {**changed, **flags}.items():
         if value is None or value is False:
@@ -54,13 +55,14 @@ def run_eval_lm(arguments: Sequence[str], task: type[Any] | None = None) -> Eval
 
     Args:
         arguments: of the command, DATA included.
-        task: a subclass of the task that the arguments name, to use in its place: it may have its own
-            ``build_scorer`` and ``build_sink``.
+        task: a subclass of our task to use instead: it may have its own ``build_scorer`` and ``build_sink``.
 
     Raises:
-        ValueError: for input that cannot be evaluated.
+        ValueError: for input that cannot be evaluated, and for another ``--task``.
+        OSError: for a file that is not there.
         SystemExit: as fairseq does for wrong flags.
     """
+    words = _one_process(arguments)
     register()
     from fairseq_cli import eval_lm
 
@@ -72,34 +74,46 @@ def run_eval_lm(arguments: Sequence[str], task: type[Any] | None = None) -> Eval
             runs.append(super().eval_lm_dataloader(*args, **options))
             return runs[-1]
 
-    argv, sys.argv = sys.argv, ["fairseq-eval-lm", *_one_process(arguments)]
+    argv, sys.argv = sys.argv, ["fairseq-eval-lm", *words]
     TASK_REGISTRY[TASK] = ObservedTask
     try:
         eval_lm.cli_main()
     finally:
         TASK_REGISTRY[TASK] = before
         sys.argv = argv
-    if not runs or runs[0].result is None:
-        raise ValueError(f"--task: an evaluation with memories takes --task {TASK}")
-    return runs[0].result
+    result = runs[0].result
+    assert result is not None, "fairseq iterates all batches"
+    return result
 
 
 def register() -> None:
-    """Registers this package with fairseq, whose ``--user-dir`` skips a package that is imported already."""
+    """Registers this package with fairseq, whose ``--user-dir`` skips a package that is imported already.
+
+    The one arrow from this room upwards, to ``tasks``: by fairseq's importer, when an evaluation begins.
+    """
     import_tasks(os.path.join(PACKAGE, "tasks"), f"{__name__.split('.')[0]}.tasks")
 
 
 def _one_process(arguments: Sequence[str]) -> list[str]:
-    """The arguments without ``--user-dir`` of this package, for one process."""
+    """The arguments without ``--user-dir`` of this package, for one process and our task.
+
+    Raises:
+        ValueError: for another task.
+    """
     words: list[str] = []
     given = iter(arguments)
     for word in given:
         if word == "--user-dir" or word.startswith("--user-dir="):
             folder = word.split("=", 1)[1] if "=" in word else next(given, "")
-            if os.path.realpath(folder) != PACKAGE:
+            if os.path.realpath(folder) != os.path.realpath(PACKAGE):
                 words += ["--user-dir", folder]
             continue
         words.append(word)
+    for number, word in enumerate(words):
+        name, _, value = word.partition("=")
+        task = value or "".join(words[number + 1 : number + 2])
+        if name == "--task" and task != TASK:
+            raise ValueError(f"--task {task} knows no memories: leave it out, or pass --task {TASK}")
     for name, value in (("--task", TASK), ("--distributed-world-size", "1")):
         if not any(word.split("=")[0] == name for word in words):
             words += [name, value]

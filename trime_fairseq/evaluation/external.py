@@ -10,13 +10,13 @@ from .config import EvaluationConfig, flags_named
 logger = logging.getLogger(__name__)
 
 
-# Who searches, in what, and the metric.
+# Retriever, datastore and metric.
 External = tuple[Retriever, Datastore, str]
 
 
 @dataclass(frozen=True)
 class Querying:
-    """The model that will ask: dimension and type of its keys, its dictionary, its file."""
+    """The model whose keys are searched: dimension and type of its keys, its dictionary, its file."""
 
     dimension: int
     key_type: str
@@ -24,18 +24,16 @@ class Querying:
     checkpoint: str | None
 
 
-def open_external(
-    config: EvaluationConfig, model: Querying, use_gpu: bool
-) -> tuple[Retriever, Datastore, str]:
-    """The retriever, the datastore and the metric.
+def open_external(config: EvaluationConfig, model: Querying, use_gpu: bool) -> External:
+    """Opens the external memory: its retriever, its datastore and the metric.
 
     Args:
-        config: the config.
+        config: names datastore and index, and how to search them.
         model: what the datastore must fit.
         use_gpu: whether the model runs on a GPU.
 
     Raises:
-        DatastoreError: naming file or flag and the mend.
+        DatastoreError: naming the file or flag and the fix.
     """
     if not config.dstore_filename:
         raise DatastoreError("external memory needs --dstore-filename")
@@ -71,8 +69,8 @@ def _open(config: EvaluationConfig, prefix: str, indexfile: str, model: Querying
     )
     if config.move_dstore_to_mem and not retriever.reads_keys:
         logger.warning("TRIME: --move-dstore-to-mem has no effect: scores are Faiss's (--knn-sim-func)")
-    place = f"GPU {', '.join(map(str, devices))}" if devices else "the CPU"
-    logger.info(f"TRIME: external memory of {store.rows:,} keys, {index.metric} index on {place}")
+    where = f"GPU {', '.join(map(str, devices))}" if devices else "the CPU"
+    logger.info(f"TRIME: external memory of {store.rows:,} keys, {index.metric} index on {where}")
     return retriever, store, index.metric
 
 

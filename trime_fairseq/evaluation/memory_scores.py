@@ -47,12 +47,6 @@ class MemoryScores(NamedTuple):
     all_lse: Tensor
     positive_lse: Tensor
 
-    @classmethod
-    def of_nothing(cls, tokens: Tensor) -> "MemoryScores":
-        """Without any memory, for as many tokens as there are values [N]."""
-        nothing = torch.full_like(tokens, -torch.inf).view(1, 1, 1, -1)
-        return cls(nothing, nothing)
-
     def union(self, other: "MemoryScores") -> "MemoryScores":
         """Over the memories of both."""
         return MemoryScores(*(torch.logaddexp(mine, theirs) for mine, theirs in zip(self, other)))

@@ -5,7 +5,7 @@ import warnings
 
 MISSING = "needs fairseq: pip install ve-fairseq (Python 3.11, 3.12) or fairseq==0.12.2 (Python 3.10)"
 
-# Beginnings of warnings that fairseq's use of Hydra and PyTorch brings, and that no user can mend.
+# Beginnings of warnings that fairseq's use of Hydra and PyTorch brings, and that no user can fix.
 _OF_FAIRSEQ = (
     "hydra.experimental",
     r"\nThe version_base parameter",
@@ -39,7 +39,7 @@ def import_fairseq() -> None:
 
 
 def ignore_warnings() -> None:
-    """From now on."""
+    """Hides those warnings from now on."""
     for message in _OF_FAIRSEQ:
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("hydra").setLevel(logging.INFO)

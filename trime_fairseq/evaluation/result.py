@@ -61,7 +61,8 @@ class EvaluationResult:
         tokens: number of evaluated tokens.
         seconds: wall-clock time, of the slowest shard.
         nll_nats, nll_nats_without_memory: negative log-likelihood of all tokens in nats, with the memories
-            in use and of the model alone.
+            in use and of the model alone. With an adaptive softmax the latter is that of ``--mode lm`` only
+            under ``--exact-tails``: the published scoring with memories leaves a few words uncharged.
         mem_mass: share of the distribution that lies on memories, a mean over tokens.
         mem_share: share of the target's probability that came from memories, a mean over tokens.
         description: what was evaluated, and how.
@@ -173,9 +174,13 @@ class EvaluationResult:
             "of the target's probability"
         )
         if self.loss > self.loss_without_memory:
-            logger.warning(
-                "TRIME: the memories make it worse: tune --softmax-temp with trime-tune before you judge them"
-            )
+            logger.warning(f"TRIME: the memories make it worse: {self._advice()} before you judge them")
+
+    def _advice(self) -> str:
+        if self.description.get("mode") == "li":
+            return "try a smaller --cache-lmbda or another --softmax-temp"
+        weight = " and --lmbda" if self.description.get("lmbda") is not None else ""
+        return f"tune --softmax-temp{weight} with trime-tune"
 
 
 def perplexity(loss: float) -> float:

@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 
 # Where a batch names its scorer.
 _SCORER = "trime_scorer"
+# Runs that are being iterated. One that failed half-way may end later, in the middle of the next.
+_open = 0
+_stock: Callable[..., Any] = SequenceScorer.generate
 
 
 @contextmanager
@@ -26,18 +29,22 @@ def handed_on() -> Iterator[None]:
     ``fairseq-eval-lm`` offers no place for another scorer. So the method is replaced, for batches of an
     :class:`EvaluationRun` only, and not for longer than they come.
     """
-    stock = SequenceScorer.generate
-
-    def generate(scorer: Any, models: Sequence[Any], sample: Mapping[str, Any], **options: Any) -> Any:
-        if _SCORER in sample:
-            return sample[_SCORER].generate(models, sample, scorer.softmax_batch)
-        return stock(scorer, models, sample, **options)
-
-    SequenceScorer.generate = generate
+    global _open, _stock
+    if not _open:
+        _stock, SequenceScorer.generate = SequenceScorer.generate, _generate
+    _open += 1
     try:
         yield
     finally:
-        SequenceScorer.generate = stock
+        _open -= 1
+        if not _open:
+            SequenceScorer.generate = _stock
+
+
+def _generate(scorer: Any, models: Sequence[Any], sample: Mapping[str, Any], **options: Any) -> Any:
+    if _SCORER in sample:
+        return sample[_SCORER].generate(models, sample, scorer.softmax_batch)
+    return _stock(scorer, models, sample, **options)
 
 
 class EvaluationRun:

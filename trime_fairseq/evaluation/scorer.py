@@ -1,12 +1,13 @@
 """Log-probabilities of the evaluated tokens, with all memories."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..data.context_window import EvaluationSample
 from ..datastore import Neighbors, RecallSample, Retriever
 from ..memory import interpolate, memory_mass, positive_share, trime_log_prob
 from ..models.output import run_decoder, token_scores
@@ -104,7 +105,7 @@ class MemoryScorer:
 
     @torch.no_grad()
     def generate(
-        self, models: Sequence[Any], sample: Mapping[str, Any], softmax_batch: int = sys.maxsize
+        self, models: Sequence[Any], sample: EvaluationSample, softmax_batch: int = sys.maxsize
     ) -> list[list[dict[str, Any]]]:
         """Scores a batch of :class:`trime_fairseq.data.context_window.ContextWindowDataset`.
 
@@ -134,17 +135,18 @@ class MemoryScorer:
                 with stage("search", device):
                     neighbors = self._search(batch.queries)
         lengths = [last - first for first, last in sample["spans"]]
+        counted = self._counted(lengths)
         with stage("combination", device):
             joint, alone = self._score_memories(batch, neighbors)
-            mixture = self._combine(token_lse, target_logit, joint, alone, self._counted(lengths))
-        self._add_to_totals(mixture, target_logit - token_lse, lengths)
+            mixture = self._combine(token_lse, target_logit, joint, alone, counted)
+        self._add_to_totals(mixture, target_logit - token_lse, counted)
         return [
             [{"tokens": t, "score": s.mean(), "positional_scores": s, "attention": None, "alignment": None}]
             for t, s in zip(torch.split(targets, lengths), torch.split(mixture.log_prob, lengths))
         ]
 
     def _run_model(
-        self, model: Any, sample: Mapping[str, Any], softmax_batch: int
+        self, model: Any, sample: EvaluationSample, softmax_batch: int
     ) -> tuple[EvaluatedBatch | None, Tensor, Tensor, Tensor]:
         """The batch as memories see it (None where nobody asks for keys), targets, a and b of the tokens."""
         model.eval()
@@ -262,10 +264,9 @@ class MemoryScorer:
         counts[[sum(lengths[:row]) for row in range(len(lengths))]] = False
         return counts.nonzero().squeeze(1)
 
-    def _add_to_totals(self, mixture: Mixture, plain_log_prob: Tensor, lengths: Sequence[int]) -> None:
+    def _add_to_totals(self, mixture: Mixture, plain_log_prob: Tensor, counted: Tensor | None) -> None:
         log_prob, mass, share = mixture
         values = torch.stack([-log_prob, -plain_log_prob, mass, share]).double()
-        counted = self._counted(lengths)
         if counted is not None:
             values = values[:, counted.to(values.device, non_blocking=True)]
         self.totals.add(values.sum(1), values.size(1))

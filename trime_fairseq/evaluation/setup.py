@@ -216,7 +216,11 @@ class EvaluationSetup:
             "context_window": self.context_window,
             "fp16": config.fp16,
             "post_process": config.post_process,
-            **{of.name: getattr(config, of.name) for of in fields(MemoryConfig) if of.name != "_name"},
+            **{
+                entry.name: getattr(config, entry.name)
+                for entry in fields(MemoryConfig)
+                if entry.name != "_name"
+            },
             **self._left_out,
         }
         if config.searches:

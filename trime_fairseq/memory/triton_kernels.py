@@ -143,7 +143,7 @@ def gradient(
     BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
     """The gradient in the scaled similarities of a tile: see
-    :class:`trime_fairseq.memory.recomputed.Implementation`.
+    :data:`trime_fairseq.memory.autograd.TileGradient`.
 
     Grid: (blocks of queries, blocks of keys, parts) of queries [query_begin, query_end) and keys [key_begin,
     key_end) of the parts from ``first_part`` on; ``out`` [parts, queries, keys].

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..evaluation.result import perplexity
 from ..flags import flag
 from .axes import Axes, Point
 from .request import Request
@@ -22,7 +23,7 @@ _COMMON = (
 )
 
 
-def rank(axes: Axes, nll: Tensor, tokens: int) -> list[Point]:
+def ranked(axes: Axes, nll: Tensor, tokens: int) -> list[Point]:
     """All points with ``loss`` (bits per token) and ``ppl``, best first; of equals the first in the grid.
 
     Args:
@@ -32,10 +33,7 @@ def rank(axes: Axes, nll: Tensor, tokens: int) -> list[Point]:
     """
     scale = 1 / max(tokens, 1) / math.log(2)
     losses = [value * scale for value in nll.flatten().tolist()]
-    points = [
-        {"loss": loss, "ppl": 2.0**loss if loss < 1000 else math.inf, **point}
-        for loss, point in zip(losses, axes.points())
-    ]
+    points = [{"loss": loss, "ppl": perplexity(loss), **point} for loss, point in zip(losses, axes.points())]
     return sorted(points, key=lambda point: math.inf if math.isnan(point["loss"]) else point["loss"])
 
 

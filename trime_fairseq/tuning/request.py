@@ -14,6 +14,7 @@ from ..flags import flag
 from .axes import AXES, Axes, Point
 
 PROGRAM = "trime-tune"
+USAGE = f"{PROGRAM} DATA --path CHECKPOINT [flags of fairseq-eval-lm] --grid-... [--output DIR]"
 
 # Which values of an axis are valid, and what the help says.
 _VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -71,7 +72,7 @@ def get_parser() -> argparse.ArgumentParser:
     # Without abbreviations: what is meant for the evaluation must not be taken for a flag of this command.
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        usage=f"{PROGRAM} DATA --path CHECKPOINT [flags of fairseq-eval-lm] --grid-... [--output DIR]",
+        usage=USAGE,
         description="Tunes the memories of a model: the loss of all settings of a grid from one evaluation.",
         epilog="--gen-subset is valid by default. Values are separated by commas or spaces.",
         allow_abbrev=False,
@@ -86,7 +87,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def _evaluation_parser() -> argparse.ArgumentParser:
     """Of the flags of ``fairseq-eval-lm`` that say which memories there are."""
-    parser = argparse.ArgumentParser(prog=PROGRAM, add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=PROGRAM, usage=USAGE, add_help=False, allow_abbrev=False)
     gen_parser_from_dataclass(parser, EvaluationConfig())
     for name in ("num_shards", "distributed_world_size"):
         parser.add_argument(flag(name), type=int, default=1)
