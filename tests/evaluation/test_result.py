@@ -5,6 +5,7 @@ import logging
 import pytest
 from fairseq.sequence_scorer import SequenceScorer
 
+from trime_fairseq.evaluation import run_eval_lm
 from trime_fairseq.evaluation.result import EvaluationResult
 from trime_fairseq.evaluation.run import handed_on
 
@@ -46,3 +47,9 @@ def test_an_evaluation_that_failed_leaves_the_next_alone():
     assert SequenceScorer.generate is not stock
     following.__exit__(None, None, None)
     assert SequenceScorer.generate is stock
+
+
+@pytest.mark.parametrize("words", [["--task", "language_modeling"], ["--task=language_modeling"]])
+def test_another_task_is_refused_before_anything_runs(words):
+    with pytest.raises(ValueError, match="--task language_modeling knows no memories: leave it out"):
+        run_eval_lm(["DATA", "--path", "MODEL", *words])

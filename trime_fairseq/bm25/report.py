@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Similarity:
-    """Of consecutive segments of an order, float64 [segments - 1] each."""
+    """How similar consecutive segments of an order are, float64 [segments - 1] each."""
 
     bm25: Floats
     overlap: Floats

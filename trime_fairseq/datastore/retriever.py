@@ -26,7 +26,7 @@ _ON_THE_CPU = "search on the CPU (`devices`)"
 
 
 class Neighbors(NamedTuple):
-    """Of N queries, nearest first as the index found them.
+    """The neighbours of N queries, nearest first as the index found them.
 
     Attributes:
         scores: float32 [N, k], larger is nearer: inner product, cosine, or minus the squared distance;

@@ -164,7 +164,7 @@ class DatastoreWriter:
         return int(note["done"])
 
     def _forget_notes(self) -> None:
-        """Of all processes: the arrays were removed, their notes were not."""
+        """Removes the notes of all processes, whose arrays were removed."""
         for shard in range(self.manifest.num_shards):
             with suppress(FileNotFoundError):
                 os.unlink(self._note(shard))

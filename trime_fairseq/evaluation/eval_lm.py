@@ -81,9 +81,9 @@ def run_eval_lm(arguments: Sequence[str], task: type[Any] | None = None) -> Eval
     finally:
         TASK_REGISTRY[TASK] = before
         sys.argv = argv
-    result = runs[0].result
-    assert result is not None, "fairseq iterates all batches"
-    return result
+    if not runs or runs[0].result is None:
+        raise ValueError("fairseq-eval-lm ended without a result")
+    return runs[0].result
 
 
 def register() -> None:

@@ -53,7 +53,7 @@ class MemoryScores(NamedTuple):
 
 
 class NeighborScores(NamedTuple):
-    """Of the softmax over the neighbours alone, for I temperatures: float32 [I, K, N].
+    """Scores of the softmax over the neighbours alone, for I temperatures: float32 [I, K, N].
 
     Attributes:
         log_prob: of the target; -inf where no neighbour votes for it.

@@ -1,4 +1,4 @@
-"""Which evaluated tokens become rows of a datastore, and handing them to its writer."""
+"""Picks the evaluated tokens that become rows of a datastore, and hands their keys to its writer."""
 
 from collections.abc import Sequence
 
@@ -93,6 +93,6 @@ class KeyRecorder:
                 self._sink.add(queries, targets)
 
     def finish(self) -> None:
-        """Everything came: the datastore, or this process's part of it, is completed."""
+        """Call once after the last batch; completes the datastore, or this process's part of it."""
         with flags_named():
             self._sink.finish()

@@ -184,7 +184,7 @@ class EvaluationResult:
 
 
 def perplexity(loss: float) -> float:
-    """Of a loss in bits per token; infinite where a float cannot hold it."""
+    """Perplexity of a loss in bits per token; infinite where a float cannot hold it."""
     return 2.0**loss if loss < 1000 else math.inf
 
 

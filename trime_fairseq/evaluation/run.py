@@ -58,7 +58,7 @@ class EvaluationRun:
         description: what is evaluated, and how. Shards of one evaluation are recognised by it.
         eval_file: where to write the result as JSON, if anywhere.
         shard: this process's part of the samples.
-        at_end: are called when all batches are through; what they return belongs to the result.
+        at_end: functions to call after the last batch; what they return belongs to the result.
 
     Attributes:
         batches: as given; iterated by themselves they are batches like any other.

@@ -44,8 +44,13 @@ class Grid(NamedTuple):
 
 
 class Mixture(NamedTuple):
-    """Of N tokens, float32: log-probability of the target, share of the distribution that lies on memories,
-    share of the target's probability that came from them."""
+    """A distribution at N tokens, float32 [N] each.
+
+    Attributes:
+        log_prob: of the target.
+        mass: share of the distribution that lies on memories.
+        share: share of the target's probability that came from memories.
+    """
 
     log_prob: Tensor
     mass: Tensor
@@ -236,7 +241,7 @@ class MemoryScorer:
         joint: MemoryScores | None,
         alone: NeighborScores | None,
     ) -> Mixture:
-        """Of one point: all of shape [N]."""
+        """Mixes tokens and memories at one point of the grid; all tensors are of shape [N]."""
         log_prob = target_logit - token_lse
         nothing = torch.zeros_like(log_prob)
         mixture = Mixture(log_prob, nothing, nothing)

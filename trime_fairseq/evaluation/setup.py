@@ -48,7 +48,7 @@ class Task(Protocol):
 
 
 class EvaluationSetup:
-    """One run of ``fairseq-eval-lm`` with this project's task.
+    """Checks the flags of an evaluation against checkpoint and data, and prepares its run.
 
     Args:
         task: builds scorer and sink.

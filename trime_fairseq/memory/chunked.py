@@ -54,8 +54,8 @@ def _gradient(
 
 
 def _scores(inputs: LseInputs, tile: Tile) -> tuple[Tensor, Tensor]:
-    """Of a tile, [parts, queries, keys] each: scaled similarities, -inf where hidden; and which keys have the
-    target of the query, visible or not."""
+    """Scaled similarities of a tile, -inf where hidden; and which keys have the target of the query, visible
+    or not. [parts, queries, keys] each."""
     row, column = tile.row, tile.column
     similarity = similarities(inputs.queries[row], inputs.keys[column], inputs.scale)
     if tile.masked:

@@ -44,7 +44,7 @@ def limits(rows, num_queries, num_keys, query, in_queries):
 
 @triton.jit
 def common_range(begin, end, skip_begin, skip_end, num_keys):
-    """Of a block: the keys [low, high) outside of which none of its queries sees anything, and [gap_begin,
+    """For a block: the keys [low, high) outside of which none of its queries sees anything, and [gap_begin,
     gap_end), which all of them skip."""
     # What sees nothing restricts nothing.
     sees = end > begin

@@ -85,7 +85,7 @@ def command_for_test(request: Request, best: Point, package: str) -> str:
 def content(
     request: Request, points: Sequence[Point], evaluation: dict[str, Any], command: str
 ) -> dict[str, Any]:
-    """Of the file ``tuning.json``. ``evaluation`` is the result of the evaluation of one of the points."""
+    """Content of the file ``tuning.json``; ``evaluation`` is the result of one of the points."""
     return {
         **{name: evaluation[name] for name in _COMMON if name in evaluation},
         "flags": list(request.others),

@@ -54,7 +54,7 @@ class Request:
     show: int = 10
 
     def arguments(self, point: Point, subset: str) -> list[str]:
-        """Of a ``fairseq-eval-lm`` for one point, without ``--user-dir`` and ``--eval-file``."""
+        """Arguments of ``fairseq-eval-lm`` for one point, without ``--user-dir`` and ``--eval-file``."""
         words = [*self.others, "--gen-subset", subset, "--softmax-temp", str(point["softmax_temp"])]
         if point.get("mem_size"):
             words += ["--use-long", "--mem-size", str(point["mem_size"])]
@@ -68,7 +68,7 @@ class Request:
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Of the command's own flags."""
+    """Parser of the command's own flags."""
     # Without abbreviations: what is meant for the evaluation must not be taken for a flag of this command.
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
@@ -86,7 +86,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def _evaluation_parser() -> argparse.ArgumentParser:
-    """Of the flags of ``fairseq-eval-lm`` that say which memories there are."""
+    """Parser of those flags of ``fairseq-eval-lm`` that say which memories there are."""
     parser = argparse.ArgumentParser(prog=PROGRAM, usage=USAGE, add_help=False, allow_abbrev=False)
     gen_parser_from_dataclass(parser, EvaluationConfig())
     for name in ("num_shards", "distributed_world_size"):

@@ -91,7 +91,7 @@ class GridScorer(MemoryScorer):
         joint: MemoryScores | None,
         alone: NeighborScores | None,
     ) -> Tensor:
-        """Of n tokens, with what memories say about them: float64, of the axes' shape."""
+        """Negative log-likelihoods, summed over n tokens, of every point: float64, of the axes' shape."""
         # [temperatures, sizes, ks, n], each of them 1 where nothing depends on it.
         log_prob = (target_logit - token_lse).view(1, 1, 1, -1)
         if joint is not None:

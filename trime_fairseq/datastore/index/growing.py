@@ -240,7 +240,7 @@ class GrowingIndex:
         remove(index_manifest_path(self._partial))
 
     def _set_probe(self) -> bool:
-        """Of an index that is now open; whether it had another ``probe``."""
+        """Sets ``probe`` in the index that is now open; True if it had another one."""
         self._last_save = time.monotonic()
         inverted = import_faiss().try_extract_index_ivf(self._index)
         self.manifest = replace(self.manifest, probe=self._probe if inverted is not None else None)
