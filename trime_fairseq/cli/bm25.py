@@ -1,4 +1,4 @@
-"""BM25 batching: segments, their index, their neighbours, predefined batches of them. See README.md."""
+"""BM25 batching: segments, their index, their neighbours, predefined batches of them. See docs/bm25.md."""
 
 import argparse
 import logging

@@ -1,4 +1,4 @@
-"""Builds the Faiss index of a datastore. See README.md."""
+"""Builds the Faiss index of a datastore. See docs/external-memory.md."""
 
 import argparse
 import sys
