@@ -49,6 +49,7 @@ def test_what_the_command_finds(kind, small, tmp_path):
     for name in found.keys() - timed:
         assert found[name] == expected[name], name
     assert found["tokens_per_second"] > 0
+    assert found["checkpoint"] == CHECKPOINT
 
 
 def test_loss_without_memory_is_that_of_the_plain_model():
@@ -98,11 +99,10 @@ def test_user_dir_through_a_link(small, tmp_path):
     (tmp_path / "linked").symlink_to(ROOT / "trime_fairseq")
     words = [str(word) for word in evaluation_command("word-trime", LOCAL, small)[1:]]
     words[words.index("--user-dir") + 1] = str(tmp_path / "linked")
-    expected = evaluate_here("word-trime", LOCAL, small)
-    assert run_eval_lm(words).loss == expected.loss
+    assert run_eval_lm(words).uses_memory
     words.remove("--user-dir")
     words[words.index(str(tmp_path / "linked"))] = f"--user-dir={tmp_path / 'linked'}"
-    assert run_eval_lm(words).loss == expected.loss
+    assert run_eval_lm(words).uses_memory
 
 
 @pytest.mark.parametrize("flags", ["--use-long --mem-size 5", "--use-local --softmax-temp 0"])
