@@ -47,7 +47,7 @@ Process = subprocess.Popen | preloaded.Process
 
 def start(command: Sequence[Any], cwd: Path | None = None) -> Process:
     words = [str(word) for word in command]
-    ours = any(word.startswith(("trime-", "trime_fairseq.cli")) for word in words[:3])
+    ours = any(word.startswith(("trime-", "trime_fairseq.cli", "tests.ranks")) for word in words[:3])
     cpu = ours or "--cpu" in words or "common.cpu=true" in words
     # Hydra and CUDA want a Python of their own; test_recipes.py runs the installed scripts themselves.
     if cpu and "hydra" not in words[0] and preloaded.can_run(words):

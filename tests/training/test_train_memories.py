@@ -190,30 +190,31 @@ def first_words(count):
     raise AssertionError("a text of few words")
 
 
-def trained_from_scratch(folder, *flags):
-    """300 updates of a small model, the first epoch of them plain; where it was saved, and the log."""
-    flags += ("--ce-warmup-epoch", 1, "--max-update", 300, "--optimizer", "adam", "--lr", 0.003)
-    flags += ("--lr-scheduler", "inverse_sqrt", "--warmup-updates", 30, "--clip-norm", 0.5)
-    log = train(folder, *flags, model=SMALL)
-    return folder / "checkpoint_last.pt", log
-
-
 SMALL = [{"32": "64", "64": "128"}.get(word, word) for word in TINY]
 
 
 @pytest.mark.slow
-def test_memories_are_learned(tmp_path):
-    """From scratch, the same number of updates: with 1,024 tokens of long-term memory TrimeLM_long is better
-    than TrimeLM, and TrimeLM_ext is where a token sees the other segments of its batch."""
+def test_memories_are_learned(tmp_path, small):
+    """After the same plain training, the same number of updates: TrimeLM_long is better than TrimeLM with
+    1,024 tokens of long-term memory, TrimeLM_ext where a token sees the other segments of its batch."""
+    adam = ("--optimizer", "adam", "--lr", 0.003, "--clip-norm", 0.5)
+    adam += ("--lr-scheduler", "inverse_sqrt", "--warmup-updates", 30)
+    plain = ("--criterion", "adaptive_loss", "--max-update", 100, "--disable-validation")
+    train(tmp_path / "plain", *adam, *plain, data=small, model=SMALL)
+
+    def trained_on(name, *flags):
+        flags += ("--max-update", 40, "--finetune-from-model", tmp_path / "plain" / "checkpoint_last.pt")
+        log = train(tmp_path / name, *adam, *flags, model=SMALL)
+        return tmp_path / name / "checkpoint_last.pt", log
+
     others = ("--criterion", "trime_ext_loss", "--predefined-batches", BATCHES)
-    local, _ = trained_from_scratch(tmp_path / "local")
-    long, _ = trained_from_scratch(
-        tmp_path / "long", "--criterion", "trime_long_loss_same_device", "--keep-order"
-    )
-    _, log_of_ext = trained_from_scratch(tmp_path / "ext", *others, "--cross-sent-ratio", 0.5)
+    local, _ = trained_on("local")
+    long, _ = trained_on("long", "--criterion", "trime_long_loss_same_device", "--keep-order")
+    _, log_of_ext = trained_on("ext", *others, "--cross-sent-ratio", 0.5)
+    # Margins: seeds 1, 2 and 3 gave differences of 0.08 to 0.11.
     flags = "--use-local --use-long --mem-size 1024 --path"
     of_local, of_long = (evaluate(tmp_path, flags=f"{flags} {path}")["loss"] for path in (local, long))
-    assert of_long < of_local - 0.01
+    assert of_long < of_local - 0.03
     # Validation of trime_ext_loss, of the model that was trained with local memory.
     still = ("--finetune-from-model", local, "--max-update", 1, "--lr", 1e-9)
     log = train(tmp_path / "other", *others, *still, model=SMALL)
