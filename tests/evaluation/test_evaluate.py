@@ -1,6 +1,7 @@
 """evaluate() in Python: the same as the command, and what it says about memories."""
 
 import logging
+import multiprocessing
 
 import pytest
 
@@ -28,10 +29,12 @@ def test_the_published_loss():
     # Of evaluation.json.
     assert result.tokens == 6324
     assert result.loss == pytest.approx(6.732471, rel=1e-5)
+    # No loader's worker stays behind.
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("kind", [MemoryConfig, EvaluationConfig])
+@pytest.mark.parametrize("kind", [pytest.param(MemoryConfig, marks=pytest.mark.slow), EvaluationConfig])
 def test_what_the_command_finds(kind, small, tmp_path):
     memories = dict(use_local=True, use_long=True, mem_size=256, softmax_temp=1.1)
     others = dict(context_window=96, gen_subset="valid", max_tokens=1024, cpu=True)
@@ -52,6 +55,7 @@ def test_what_the_command_finds(kind, small, tmp_path):
     assert found["checkpoint"] == CHECKPOINT
 
 
+@pytest.mark.slow
 def test_loss_without_memory_is_that_of_the_plain_model():
     """Of the reference text, where the words are that published results leave uncharged."""
     flags = "--context-window 96 --batch-size 8"
