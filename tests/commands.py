@@ -5,13 +5,15 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any
 
 import pytest
 import torch
 
 from tests import preloaded
+from trime_fairseq.evaluation import EvaluationResult, run_eval_lm
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "tests" / "reference"
@@ -34,18 +36,19 @@ needs_half_on_cpu = pytest.mark.skipif(
 HALVES = [pytest.param(torch.float16, marks=needs_half_on_cpu), torch.bfloat16]
 
 
-def environment(cpu: bool) -> Dict[str, str]:
+def environment(cpu: bool) -> dict[str, str]:
     values = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     # fairseq starts a process for each GPU it sees, even with --cpu.
     return {**values, "CUDA_VISIBLE_DEVICES": ""} if cpu else values
 
 
-Process = Union["subprocess.Popen[str]", preloaded.Process]
+Process = subprocess.Popen | preloaded.Process
 
 
-def start(command: Sequence[Any], cwd: Optional[Path] = None) -> Process:
+def start(command: Sequence[Any], cwd: Path | None = None) -> Process:
     words = [str(word) for word in command]
-    cpu = "--cpu" in words or "common.cpu=true" in words or words[0].startswith("trime-")
+    ours = any(word.startswith(("trime-", "trime_fairseq.cli", "tests.ranks")) for word in words[:3])
+    cpu = ours or "--cpu" in words or "common.cpu=true" in words
     # Hydra and CUDA want a Python of their own; test_recipes.py runs the installed scripts themselves.
     # trime-bm25 imports no fairseq.
     if cpu and "hydra" not in words[0] and words[0] != "trime-bm25" and preloaded.can_run(words):
@@ -62,7 +65,7 @@ def start(command: Sequence[Any], cwd: Optional[Path] = None) -> Process:
     )
 
 
-def run(*command: Any, cwd: Optional[Path] = None, fails: bool = False) -> str:
+def run(*command: Any, cwd: Path | None = None, fails: bool = False) -> str:
     """The output (both streams) of a command that must succeed, or must fail."""
     process = start(command, cwd)
     output, _ = process.communicate(timeout=600)
@@ -74,21 +77,28 @@ def evaluate(
     folder: Path,
     checkpoint: str = "word-trime",
     flags: str = "--context-window 96 --use-local",
-    data: str = "word",
+    data: str | Path = "word",
     command: Sequence[str] = ("fairseq-eval-lm",),
-) -> Dict[str, Any]:
+) -> dict[str, Any]:
     """The JSON result of ``fairseq-eval-lm`` on a reference checkpoint, with the output as "log"."""
     result = folder / "result.json"
     output = run(*evaluation_command(checkpoint, flags, data, command), "--eval-file", result)
     return {**json.loads(result.read_text()), "log": output}
 
 
+def evaluate_here(
+    checkpoint: str, flags: str, data: str | Path = "word", task: type[Any] | None = None
+) -> EvaluationResult:
+    """What the same evaluation is in this process; ``task`` as of :func:`run_eval_lm`."""
+    return run_eval_lm([str(word) for word in evaluation_command(checkpoint, flags, data)[1:]], task)
+
+
 def evaluation_command(
     checkpoint: str,
     flags: str,
-    data: str = "word",
+    data: str | Path = "word",
     command: Sequence[str] = ("fairseq-eval-lm",),
-) -> List[Any]:
+) -> list[Any]:
     path = REFERENCE / "checkpoints" / checkpoint / "checkpoint_best.pt"
     defaults = {"--tokens-per-sample": "128", "--max-tokens": "1024", "--gen-subset": "valid"}
     given = flags.split()
@@ -99,12 +109,20 @@ def evaluation_command(
     return words
 
 
-def train(save_dir: Path, *flags: Any, model: Sequence[str] = tuple(TINY), fails: bool = False) -> str:
-    """Trains on the reference text; the log."""
-    return run(*training_command(save_dir, *flags, model=model), fails=fails)
+def train(
+    save_dir: Path,
+    *flags: Any,
+    data: str | Path = "word",
+    model: Sequence[str] = tuple(TINY),
+    fails: bool = False,
+) -> str:
+    """Trains on the reference text, or another; the log."""
+    return run(*training_command(save_dir, *flags, data=data, model=model), fails=fails)
 
 
-def training_command(save_dir: Path, *flags: Any, model: Sequence[str] = tuple(TINY)) -> List[Any]:
+def training_command(
+    save_dir: Path, *flags: Any, data: str | Path = "word", model: Sequence[str] = tuple(TINY)
+) -> list[Any]:
     defaults = {
         "--task": "trime_language_modeling",
         "--optimizer": "sgd",
@@ -118,7 +136,7 @@ def training_command(save_dir: Path, *flags: Any, model: Sequence[str] = tuple(T
         "--required-batch-size-multiple": "1",
     }
     defaults["--user-dir"] = ROOT / "trime_fairseq"
-    words = ["fairseq-train", REFERENCE / "data" / "word"]
+    words = ["fairseq-train", REFERENCE / "data" / data]
     words += ["--cpu", "--no-progress-bar", "--log-interval", "1", "--no-epoch-checkpoints"]
     words += [*model, *flags]
     for flag, value in defaults.items():
@@ -133,7 +151,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def run_ranks(command: Sequence[Any], world_size: int, fails: bool = False) -> List[str]:
+def run_ranks(command: Sequence[Any], world_size: int, fails: bool = False) -> list[str]:
     """The outputs of ``world_size`` gloo processes that run a command together."""
     processes = start_ranks(command, world_size)
     outputs = [process.communicate(timeout=600)[0] for process in processes]
@@ -143,7 +161,7 @@ def run_ranks(command: Sequence[Any], world_size: int, fails: bool = False) -> L
     return outputs
 
 
-def start_ranks(command: Sequence[Any], world_size: int) -> List[Process]:
+def start_ranks(command: Sequence[Any], world_size: int) -> list[Process]:
     port = free_port()
     return [
         start(

@@ -1,7 +1,8 @@
 """Processes of fairseq's commands that need not import fairseq again, which takes seconds each time.
 
-They are forked by Python's own fork server, which has imported fairseq and nothing of this package. What they
-run is the function that the command's script would call, with its arguments, environment and exit code.
+They are forked by Python's own fork server, which has imported fairseq and what PyTorch imports when first
+used, and nothing of this package. What they run is the function that the command's script would call, with
+its arguments, environment and exit code.
 """
 
 import os
@@ -12,13 +13,18 @@ import time
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from multiprocessing import get_context, set_start_method
-from typing import Dict, List, Optional, Tuple
 
 _FORKS = get_context("forkserver")
-_FORKS.set_forkserver_preload(["fairseq_cli.train", "fairseq_cli.eval_lm"])
+_FORKS.set_forkserver_preload(
+    [
+        *("fairseq_cli.train", "fairseq_cli.eval_lm", "faiss.contrib.torch_utils"),
+        # By the first attention, and the first optimizer.
+        *("torch.fx.experimental.symbolic_shapes", "torch._dynamo"),
+    ]
+)
 
 
-def can_run(words: List[str]) -> bool:
+def can_run(words: list[str]) -> bool:
     """Whether the command is a console script of Python, or a module that Python runs."""
     return words[:2] == [sys.executable, "-m"] or bool(_scripts(words[0]))
 
@@ -26,7 +32,7 @@ def can_run(words: List[str]) -> bool:
 class Process:
     """A running command; what the tests use of ``subprocess.Popen``."""
 
-    def __init__(self, words: List[str], cwd: Optional[str], environment: Dict[str, str]) -> None:
+    def __init__(self, words: list[str], cwd: str | None, environment: dict[str, str]) -> None:
         with _environment(environment):
             # The variables that PyTorch reads once are those of the fork server.
             self._output, output = _FORKS.Pipe(duplex=False)
@@ -36,13 +42,13 @@ class Process:
         self._words = words
 
     @property
-    def returncode(self) -> Optional[int]:
+    def returncode(self) -> int | None:
         return self._process.exitcode
 
     def kill(self) -> None:
         self._process.kill()
 
-    def communicate(self, timeout: float = 600) -> Tuple[str, None]:
+    def communicate(self, timeout: float = 600) -> tuple[str, None]:
         """What the command and its children wrote to both streams, when it has ended."""
         deadline = time.monotonic() + timeout
         pieces = []
@@ -64,7 +70,7 @@ def _scripts(name: str):
 
 
 @contextmanager
-def _environment(values: Dict[str, str]):
+def _environment(values: dict[str, str]):
     before = dict(os.environ)
     os.environ.update(values)
     try:
