@@ -34,7 +34,7 @@ fast: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 docs: $(VENV)/.installed-docs
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # of the theme, about another program of that name
 
 demo: $(VENV)/.installed
 	PATH="$(BIN):$$PATH" $(BIN)/python demo/run.py

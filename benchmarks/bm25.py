@@ -20,8 +20,8 @@ import common
 
 from trime_fairseq.bm25 import (
     SearchResults,
-    build_index,
-    open_index,
+    index_segments,
+    open_searcher,
     read_segments,
     search_segments,
     write_batches,
@@ -61,7 +61,7 @@ def main() -> None:
         index, results, batches = (work / f"{engine}.{name}" for name in ("index", "results", "batches.json"))
         for threads in dict.fromkeys((1, cores)):
             shutil.rmtree(index, ignore_errors=True)
-            took = seconds(lambda: build_index(segments, str(index), engine, threads))  # noqa: B023
+            took = seconds(lambda: index_segments(segments, str(index), engine, threads))  # noqa: B023
             rows.append(("index", engine, threads, f"{took:.1f}", f"{len(segments.texts) / took:,.0f}"))
         for threads in dict.fromkeys((1, cores)):
             shutil.rmtree(results, ignore_errors=True)
@@ -93,7 +93,7 @@ def search(path: str, index: str, results: str, k: int, threads: int) -> float:
     segments = read_segments(path)
 
     def work() -> None:
-        searcher = open_index(index, segments, threads)
+        searcher = open_searcher(index, segments, threads)
         search_segments(segments, searcher, results, k=k, at_once=32 * threads)
         searcher.close()
 

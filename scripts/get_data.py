@@ -177,7 +177,7 @@ def preprocess(texts: list[Path], folder: Path, workers: int) -> None:
     try:
         subprocess.run([*command, "--destdir", str(part), "--workers", str(workers)], check=True)
     except FileNotFoundError as error:
-        raise DataError("fairseq-preprocess is not installed: see README.md") from error
+        raise DataError("fairseq-preprocess is missing: pip install 'trime_fairseq[fairseq]'") from error
     except subprocess.CalledProcessError as error:
         raise DataError(f"fairseq-preprocess failed: {error}") from error
     for path in sorted(part.iterdir(), key=lambda path: path.name == "dict.txt"):

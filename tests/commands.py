@@ -7,12 +7,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import pytest
 import torch
 
 from tests import preloaded
+from trime_fairseq.evaluation import EvaluationResult, run_eval_lm
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "tests" / "reference"
@@ -41,12 +42,13 @@ def environment(cpu: bool) -> dict[str, str]:
     return {**values, "CUDA_VISIBLE_DEVICES": ""} if cpu else values
 
 
-Process = Union["subprocess.Popen[str]", preloaded.Process]
+Process = subprocess.Popen | preloaded.Process
 
 
 def start(command: Sequence[Any], cwd: Path | None = None) -> Process:
     words = [str(word) for word in command]
-    cpu = "--cpu" in words or "common.cpu=true" in words or words[0].startswith("trime-")
+    ours = any(word.startswith(("trime-", "trime_fairseq.cli", "tests.ranks")) for word in words[:3])
+    cpu = ours or "--cpu" in words or "common.cpu=true" in words
     # Hydra and CUDA want a Python of their own; test_recipes.py runs the installed scripts themselves.
     # trime-bm25 imports no fairseq.
     if cpu and "hydra" not in words[0] and words[0] != "trime-bm25" and preloaded.can_run(words):
@@ -75,7 +77,7 @@ def evaluate(
     folder: Path,
     checkpoint: str = "word-trime",
     flags: str = "--context-window 96 --use-local",
-    data: str = "word",
+    data: str | Path = "word",
     command: Sequence[str] = ("fairseq-eval-lm",),
 ) -> dict[str, Any]:
     """The JSON result of ``fairseq-eval-lm`` on a reference checkpoint, with the output as "log"."""
@@ -84,10 +86,17 @@ def evaluate(
     return {**json.loads(result.read_text()), "log": output}
 
 
+def evaluate_here(
+    checkpoint: str, flags: str, data: str | Path = "word", task: type[Any] | None = None
+) -> EvaluationResult:
+    """What the same evaluation is in this process; ``task`` as of :func:`run_eval_lm`."""
+    return run_eval_lm([str(word) for word in evaluation_command(checkpoint, flags, data)[1:]], task)
+
+
 def evaluation_command(
     checkpoint: str,
     flags: str,
-    data: str = "word",
+    data: str | Path = "word",
     command: Sequence[str] = ("fairseq-eval-lm",),
 ) -> list[Any]:
     path = REFERENCE / "checkpoints" / checkpoint / "checkpoint_best.pt"
@@ -100,12 +109,20 @@ def evaluation_command(
     return words
 
 
-def train(save_dir: Path, *flags: Any, model: Sequence[str] = tuple(TINY), fails: bool = False) -> str:
-    """Trains on the reference text; the log."""
-    return run(*training_command(save_dir, *flags, model=model), fails=fails)
+def train(
+    save_dir: Path,
+    *flags: Any,
+    data: str | Path = "word",
+    model: Sequence[str] = tuple(TINY),
+    fails: bool = False,
+) -> str:
+    """Trains on the reference text, or another; the log."""
+    return run(*training_command(save_dir, *flags, data=data, model=model), fails=fails)
 
 
-def training_command(save_dir: Path, *flags: Any, model: Sequence[str] = tuple(TINY)) -> list[Any]:
+def training_command(
+    save_dir: Path, *flags: Any, data: str | Path = "word", model: Sequence[str] = tuple(TINY)
+) -> list[Any]:
     defaults = {
         "--task": "trime_language_modeling",
         "--optimizer": "sgd",
@@ -119,7 +136,7 @@ def training_command(save_dir: Path, *flags: Any, model: Sequence[str] = tuple(T
         "--required-batch-size-multiple": "1",
     }
     defaults["--user-dir"] = ROOT / "trime_fairseq"
-    words = ["fairseq-train", REFERENCE / "data" / "word"]
+    words = ["fairseq-train", REFERENCE / "data" / data]
     words += ["--cpu", "--no-progress-bar", "--log-interval", "1", "--no-epoch-checkpoints"]
     words += [*model, *flags]
     for flag, value in defaults.items():

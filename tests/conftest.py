@@ -1,4 +1,9 @@
+# ruff: noqa: E402
 import os
+
+# Before PyTorch is imported: several threads of each of several processes would stand in each other's way.
+for name, value in (("OMP_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")):
+    os.environ.setdefault(name, value)
 
 import pytest
 import torch
@@ -9,6 +14,12 @@ if not torch.cuda.is_available():
 
 from fairseq.data import Dictionary
 
+from tests.small_data import cut_text
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: left out of the daily run: pytest -m 'not slow'")
+
 
 @pytest.fixture
 def dictionary():
@@ -16,3 +27,12 @@ def dictionary():
     for word in "abcdefghijklmnop":
         words.add_symbol(word)
     return words
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """The reference text, of which valid and test are the first 4,000 tokens or so: for what does not depend
+    on the text."""
+    folder = tmp_path_factory.mktemp("small")
+    cut_text(folder, 4000)
+    return folder

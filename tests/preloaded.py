@@ -1,7 +1,8 @@
 """Processes of fairseq's commands that need not import fairseq again, which takes seconds each time.
 
-They are forked by Python's own fork server, which has imported fairseq and nothing of this package. What they
-run is the function that the command's script would call, with its arguments, environment and exit code.
+They are forked by Python's own fork server, which has imported fairseq and what PyTorch imports when first
+used, and nothing of this package. What they run is the function that the command's script would call, with
+its arguments, environment and exit code.
 """
 
 import os
@@ -14,7 +15,13 @@ from importlib.metadata import entry_points
 from multiprocessing import get_context, set_start_method
 
 _FORKS = get_context("forkserver")
-_FORKS.set_forkserver_preload(["fairseq_cli.train", "fairseq_cli.eval_lm"])
+_FORKS.set_forkserver_preload(
+    [
+        *("fairseq_cli.train", "fairseq_cli.eval_lm", "faiss.contrib.torch_utils"),
+        # By the first attention, and the first optimizer.
+        *("torch.fx.experimental.symbolic_shapes", "torch._dynamo"),
+    ]
+)
 
 
 def can_run(words: list[str]) -> bool:

@@ -1,8 +1,28 @@
-"""Toy texts in fairseq's datasets."""
+"""Toy texts in fairseq's datasets, and the beginning of the reference text."""
 
 import numpy as np
 import torch
 from fairseq.data import MonolingualDataset, TokenBlockDataset
+from fairseq.data.indexed_dataset import MMapIndexedDataset, MMapIndexedDatasetBuilder
+
+from tests.commands import REFERENCE
+
+
+def cut_text(folder, tokens):
+    """Writes the binarised reference text in words whose valid and test have ``tokens``, or a line
+    more."""
+    text = REFERENCE / "data" / "word"
+    for name in ("dict.txt", "train.bin", "train.idx"):
+        (folder / name).symlink_to(text / name)
+    for split in ("valid", "test"):
+        builder = MMapIndexedDatasetBuilder(str(folder / f"{split}.bin"), dtype=np.uint16)
+        left = tokens
+        for line in MMapIndexedDataset(str(text / split)):
+            if left <= 0:
+                break
+            builder.add_item(line)
+            left -= len(line)
+        builder.finalize(str(folder / f"{split}.idx"))
 
 
 class Text(torch.utils.data.Dataset):

@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from trime_fairseq.bm25 import build_index, default_engine, open_index
+from trime_fairseq.bm25 import default_engine, index_segments, open_searcher
 from trime_fairseq.bm25.engines.base import K1, B
 from trime_fairseq.bm25.engines.java import use_java
 from trime_fairseq.cli.bm25 import main
@@ -41,8 +41,8 @@ def opened(tmp_path):
 
     def build(engine, texts, threads=1):
         segments = segments_of(tmp_path, texts)
-        build_index(segments, str(tmp_path / "index"), engine, threads=2)
-        searchers.append(open_index(str(tmp_path / "index"), segments, threads))
+        index_segments(segments, str(tmp_path / "index"), engine, threads=2)
+        searchers.append(open_searcher(str(tmp_path / "index"), segments, threads))
         return searchers[-1]
 
     yield build
@@ -93,20 +93,20 @@ def test_index_is_kept_and_checked(tmp_path, engine, caplog):
     segments = segments_of(tmp_path, ["alpha beta", "beta", ""])
     folder = tmp_path / "deep" / "index"
     with caplog.at_level("INFO"):
-        build_index(segments, f"{folder}/", engine)
-        build_index(segments, str(folder), engine)
+        index_segments(segments, f"{folder}/", engine)
+        index_segments(segments, str(folder), engine)
     assert "is there already" in caplog.text
     assert sorted(path.name for path in folder.parent.iterdir()) == ["index"]
     other = segments_of(tmp_path, ["alpha beta", "gamma"])
     with pytest.raises(ValueError, match="holds something else"):
-        build_index(other, str(folder), engine)
+        index_segments(other, str(folder), engine)
     with pytest.raises(ValueError, match="index of other segments"):
-        open_index(str(folder), other)
+        open_searcher(str(folder), other)
     with pytest.raises(ValueError, match="run trime-bm25 index"):
-        open_index(str(tmp_path / "none"), other)
+        open_searcher(str(tmp_path / "none"), other)
     (folder / "trime.info").unlink()
     with pytest.raises(ValueError, match="index of 2 segments, but|is no index of Lucene"):
-        open_index(str(folder), segments_of(tmp_path, ["alpha"]))
+        open_searcher(str(folder), segments_of(tmp_path, ["alpha"]))
 
 
 def test_default_engine(tmp_path, monkeypatch, capsys):
@@ -121,9 +121,9 @@ def test_default_engine(tmp_path, monkeypatch, capsys):
         "engine bm25s, because Pyserini is not installed; "
         '--engine lucene needs pip install "trime_fairseq[lucene]"' in capsys.readouterr().out
     )
-    build_index(segments, str(tmp_path / "index"), "bm25s")  # it is there
+    index_segments(segments, str(tmp_path / "index"), "bm25s")  # it is there
     with pytest.raises(ValueError, match="`engine` other is not one of bm25s, lucene"):
-        build_index(segments, str(tmp_path / "other"), "other")
+        index_segments(segments, str(tmp_path / "other"), "other")
 
 
 @pytest.mark.parametrize("engine", [LUCENE])
@@ -137,6 +137,6 @@ def test_index_of_pyserinis_own_command(tmp_path, engine):
     command += ["--generator", "DefaultLuceneDocumentGenerator"]
     command += ["--storePositions", "--storeDocvectors", "--storeRaw"]
     subprocess.run(list(map(str, command)), check=True, capture_output=True)
-    searcher = open_index(str(tmp_path / "index"), segments)
+    searcher = open_searcher(str(tmp_path / "index"), segments)
     assert searcher.search(["gamma"], 3)[0].tolist() == [[1, -1, -1]]
     searcher.close()

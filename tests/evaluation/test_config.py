@@ -1,14 +1,8 @@
-"""Evaluation flags that contradict each other, checkpoints that do not fit."""
-
-import argparse
+"""Evaluation flags that contradict each other."""
 
 import pytest
-import torch
 
-from tests.commands import REFERENCE
-from tests.small_models import build
 from trime_fairseq.evaluation import EvaluationConfig, MemoryConfig
-from trime_fairseq.models.checkpoints import check_cutoffs, embedded_types, refuse_other_dictionary
 
 
 @pytest.mark.parametrize(
@@ -25,6 +19,14 @@ from trime_fairseq.models.checkpoints import check_cutoffs, embedded_types, refu
         ({"mode": "li", "use_local": True}, "--mode li needs --cache-lmbda"),
         ({"mode": "li", "use_local": True, "cache_lmbda": 1.0}, "--mode li needs --cache-lmbda"),
         ({"use_local": True, "cache_lmbda": 0.1}, "pass --mode li"),
+        ({"use_external": True, "k": 0}, "--k must be positive"),
+        ({"knnlm": True, "use_local": True, "lmbda": 0.5}, "--knnlm is the plain kNN-LM: no --use-local"),
+        ({"knnlm": True, "interp_temp": 2.0, "lmbda": 0.5}, "takes its temperature from --softmax-temp"),
+        ({"knnlm": True}, "--lmbda, .* is needed"),
+        ({"use_interp": True, "lmbda": 0.5}, "pass --use-external"),
+        ({"use_external": True, "use_interp": True, "lmbda": 1.5}, r"--lmbda, .* in \[0, 1\]"),
+        ({"use_external": True, "use_interp": True, "interp_temp": 0.0}, "--interp-temp must be positive"),
+        ({"use_external": True, "lmbda": 0.5}, "are for --use-interp: pass it"),
     ],
 )
 def test_refused(flags, message):
@@ -32,53 +34,23 @@ def test_refused(flags, message):
         MemoryConfig(**flags).check()
 
 
-def test_accepted():
-    for flags in [
-        {},
-        {"use_local": True},
-        {"use_local": True, "use_long": True, "mem_size": 1},
-        {"use_local": True, "mode": "li", "cache_lmbda": 0.0},
-    ]:
-        MemoryConfig(**flags).check()
-    assert not MemoryConfig(use_local=True, mode="lm").joint_memory
-
-
-def test_cutoffs_beyond_the_dictionary():
-    check_cutoffs(60000, "20000,60000", None, "")
-    with pytest.raises(ValueError, match="exceed the dictionary of DATA"):
-        check_cutoffs(59999, None, "20000,60000")
-
-
-@pytest.mark.parametrize("adaptive", [True, False])
-def test_checkpoint_of_another_dictionary(dictionary, adaptive):
-    settings = {}
-    if adaptive:
-        settings = dict(
-            adaptive_input=True,
-            adaptive_input_cutoff="6,12",
-            adaptive_softmax_cutoff="6,12",
-            share_decoder_input_output_embed=False,
-        )
-    model = build(dictionary, **settings)
-    state = model.state_dict()
-    assert embedded_types(state) == len(dictionary)
-    refuse_other_dictionary(model, len(dictionary))
-    model.load_state_dict(state)
-    refuse_other_dictionary(model, len(dictionary) + 8)
-    with pytest.raises(ValueError, match="dictionary of 20 types, DATA/dict.txt has 28"):
-        model.load_state_dict(state)
-
-
-@pytest.mark.skipif(not hasattr(torch.serialization, "add_safe_globals"), reason="torch < 2.4")
-def test_published_checkpoint_loads_with_weights_only(tmp_path):
-    path = REFERENCE / "checkpoints" / "word-trime" / "checkpoint_best.pt"
-    state = torch.load(path, weights_only=True)
-    assert state["args"].criterion == "trime_loss"
-
-    # Nothing else of that module is let in.
-    torch.save({"args": argparse.Action}, tmp_path / "foreign.pt")
-    with pytest.raises(Exception, match="argparse.Action"):
-        torch.load(tmp_path / "foreign.pt", weights_only=True)
+@pytest.mark.parametrize(
+    ("flags", "joint", "searches"),
+    [
+        ({}, False, False),
+        ({"use_local": True}, True, False),
+        ({"use_local": True, "use_long": True, "mem_size": 1}, True, False),
+        ({"use_local": True, "mode": "lm"}, False, False),
+        ({"use_local": True, "mode": "li", "cache_lmbda": 0.0}, True, False),
+        ({"use_external": True, "use_interp": True, "lmbda": 1.0}, True, True),
+        ({"use_external": True, "mode": "lm"}, False, False),
+        ({"knnlm": True, "lmbda": 0.0}, False, True),
+    ],
+)
+def test_what_is_used(flags, joint, searches):
+    config = MemoryConfig(**flags)
+    config.check()
+    assert (config.joint_memory, config.searches) == (joint, searches)
 
 
 @pytest.mark.parametrize(

@@ -4,30 +4,32 @@ import sys
 
 import pytest
 
-from tests.commands import REFERENCE, ROOT, evaluate, evaluation_command, run
+from tests.commands import REFERENCE, evaluate, evaluation_command, run
 from trime_fairseq.datastore import open_datastore
 
 pytestmark = pytest.mark.process
 
 TEXT = "--context-window 96 --max-tokens 4096 --batch-size 32 --gen-subset test"
-SMALL = "--ncentroids 32 --code_size 16 --dstore_fp16 --num_keys_to_add_at_a_time 2000 --dist ip"
+SMALL = "--ncentroids 32 --code_size 8 --dstore_fp16 --num_keys_to_add_at_a_time 2000 --dist ip"
 
 
 def build(folder, *more, fails=False):
-    script = [sys.executable, ROOT / "scripts" / "build_dstore.py"]
     prefix = ["--dstore_mmap", folder / "d", "--faiss_index", folder / "knn.index"]
-    return run(*script, *prefix, *SMALL.split(), *more, fails=fails)
+    return run(
+        sys.executable, "-m", "trime_fairseq.cli.build_index", *prefix, *SMALL.split(), *more, fails=fails
+    )
 
 
-def test_streamed_as_built_from_stored_keys(tmp_path):
+@pytest.mark.slow
+def test_streamed_as_built_from_stored_keys(tmp_path, small):
     """The same index and values without the keys, where training takes all keys in the order of the text."""
     stored, streamed = tmp_path / "stored", tmp_path / "streamed"
     for folder in (stored, streamed):
         folder.mkdir()
     write = f"{TEXT} --save-knnlm-dstore --dstore-fp16 --dstore-mmap"
-    run(*evaluation_command("word-trime_ext", f"{write} {stored}/d"))
+    run(*evaluation_command("word-trime_ext", f"{write} {stored}/d", small))
     build(stored)
-    evaluation = evaluation_command("word-trime_ext", TEXT)[1:]
+    evaluation = evaluation_command("word-trime_ext", TEXT, small)[1:]
     log = build(streamed, "--streaming", *evaluation)
     assert "Loss (base 2)" in log
     assert sorted(path.name for path in streamed.iterdir()) == [
@@ -39,17 +41,17 @@ def test_streamed_as_built_from_stored_keys(tmp_path):
         "knn.index.ip.trained.json",
     ]
     assert (streamed / "d_vals.npy").read_bytes() == (stored / "d_vals.npy").read_bytes()
-    # Both trained on all 8,000-odd keys, so the lists and codes are the same to the bit.
+    # Both trained on all 4,000 keys, so the lists and codes are the same to the bit.
     assert (streamed / "knn.index.ip").read_bytes() == (stored / "knn.index.ip").read_bytes()
     assert not open_datastore(str(streamed / "d")).manifest.keys_stored
 
     again = build(streamed, "--streaming", *evaluation)
     assert "there already" in again
     search = f"{TEXT} --use-external --k 16 --probe 8 --dstore-filename {streamed}/d --indexfile"
-    result = evaluate(tmp_path, "word-trime_ext", f"{search} {streamed}/knn.index.ip")
+    result = evaluate(tmp_path, "word-trime_ext", f"{search} {streamed}/knn.index.ip", small)
     assert result["tokens"] == open_datastore(str(streamed / "d")).rows
     log = run(
-        *evaluation_command("word-trime_ext", f"{search} {streamed}/knn.index.ip --check-recall 9"),
+        *evaluation_command("word-trime_ext", f"{search} {streamed}/knn.index.ip --check-recall 9", small),
         fails=True,
     )
     assert "its keys were never stored" in log.splitlines()[-1]

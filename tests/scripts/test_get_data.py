@@ -97,7 +97,7 @@ def test_bytes_become_codes(tmp_path):
 
 
 @pytest.fixture
-def small(monkeypatch):
+def small_sets(monkeypatch):
     """Data sets of the same form that are small."""
     monkeypatch.setattr(get_data, "WIKITEXT_LINES", (4, 2, 1))
     monkeypatch.setattr(get_data, "ENWIK8_BYTES", (600, 30, 30))
@@ -120,35 +120,38 @@ def tokens_of(folder, split):
     return [[dictionary[token] for token in line.tolist()] for line in lines]
 
 
-@pytest.mark.process
 @pytest.mark.parametrize("form", ["folder", "zip", "tar.gz"])
-def test_wikitext(tmp_path, small, form, capsys):
-    source = tmp_path / "source" / "wikitext-103"
+def test_forms_of_wikitext(tmp_path, small_sets, form):
+    given = wikitext(tmp_path, form)
+    files = get_data.members("wikitext-103", tmp_path / "raw", given)
+    assert [path.read_text() for path in files] == list(WIKITEXT.values())
+
+
+def wikitext(folder, form):
+    """Where it lies, as --from takes it."""
+    source = folder / "source" / "wikitext-103"
     source.mkdir(parents=True)
     for name, text in WIKITEXT.items():
         (source / name).write_text(text)
-    given = source
+    if form == "folder":
+        return source
+    given = folder / "archives"
+    given.mkdir()
     if form == "zip":
-        given = tmp_path / "archives"
-        given.mkdir()
         with zipfile.ZipFile(given / "wikitext-103-v1.zip", "w") as archive:
             for name in WIKITEXT:
                 archive.write(source / name, f"wikitext-103/{name}")
-    elif form == "tar.gz":
-        given = tmp_path / "archives"
-        given.mkdir()
+    else:
         with tarfile.open(given / "wikitext-103.tar.gz", "w:gz") as archive:
             archive.add(source, "wikitext-103")
-    arguments = [
-        "wikitext-103",
-        "--from",
-        str(given),
-        "--data-bin",
-        str(tmp_path / "data-bin"),
-        "--workers",
-        "1",
-    ]
-    get_data.main(arguments)
+    return given
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_wikitext(tmp_path, small_sets, capsys):
+    words = ["wikitext-103", "--from", str(wikitext(tmp_path, "zip")), "--workers", "1"]
+    get_data.main([*words, "--data-bin", str(tmp_path / "data-bin")])
     folder = tmp_path / "data-bin" / "wikitext-103"
     assert tokens_of(folder, "train") == [
         ["</s>"],
@@ -162,8 +165,9 @@ def test_wikitext(tmp_path, small, form, capsys):
     assert "is complete" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.process
-def test_enwik8(tmp_path, small):
+def test_enwik8(tmp_path, small_sets):
     (tmp_path / "enwik8").write_bytes((b"one page\n" * 100)[:660])
     get_data.main(["enwik8", "--from", str(tmp_path), "--data-bin", str(tmp_path / "d"), "--workers", "1"])
     folder = tmp_path / "d" / "enwik8"
@@ -173,7 +177,7 @@ def test_enwik8(tmp_path, small):
     assert sum(map(len, tokens_of(folder, "valid"))) == 30  # and this one with a line
 
 
-def test_what_is_wrong(tmp_path, small, monkeypatch):
+def test_what_is_wrong(tmp_path, small_sets, monkeypatch):
     def refused(*arguments):
         with pytest.raises(SystemExit) as error:
             get_data.main([*arguments, "--data-bin", str(tmp_path / "d")])
@@ -205,7 +209,7 @@ def test_what_is_wrong(tmp_path, small, monkeypatch):
     assert "none of enwik8.zip, enwik8 is there" in refused("enwik8", "--from", str(tmp_path / "folder"))
 
 
-def test_page_in_place_of_an_archive(tmp_path, small, monkeypatch):
+def test_page_in_place_of_an_archive(tmp_path, small_sets, monkeypatch):
     """What a parked domain sends is thrown away, and the next archive tried."""
     (tmp_path / "page").write_text("<html>")
     with tarfile.open(tmp_path / "good", "w:gz") as archive:

@@ -32,6 +32,7 @@ PUBLISHED_MODEL = (
 TRAINING = json.loads((REFERENCE / "training.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", TRAINING["rows"], ids=lambda row: row["criterion"])
 def test_twenty_updates_of_the_published_trainer(tmp_path, row):
     """Order of batches, gradients and normalisation at once: training.json."""
@@ -54,13 +55,15 @@ SPREAD = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SPREAD)
-def test_several_processes_are_one_larger(tmp_path, kind):
+def test_several_processes_are_one_larger(tmp_path, small, kind):
     """With gradients shared, the weights of a process with the memory of all; the validation losses too,
     whose last batches are ragged and, on some ranks, empty."""
     one, ranks, several = SPREAD[kind]
-    log = train(tmp_path / "one", "--max-update", 2, *one.split())
-    command = training_command(tmp_path / "all", "--max-update", 2, "--gather-grad", *several.split())
+    log = train(tmp_path / "one", "--max-update", 2, *one.split(), data=small)
+    flags = ("--max-update", 2, "--gather-grad", *several.split())
+    command = training_command(tmp_path / "all", *flags, data=small)
     outputs = run_ranks(command, ranks)
     assert_same_model(tmp_path / "one", tmp_path / "all", rtol=1e-4, atol=1e-6)
     for name in ("loss", "ori_loss", "mem_mass"):
@@ -84,6 +87,7 @@ def spy_command(folder, criterion, *flags):
     )
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_run_sees_the_same_batches(tmp_path, monkeypatch):
     """kill -9 in mid-epoch, with accumulation, loader workers and two groups' worth of order: restarted from
     the last checkpoint, each rank is given the batches of an uninterrupted run."""
@@ -120,6 +124,7 @@ def test_killed_and_resumed_run_sees_the_same_batches(tmp_path, monkeypatch):
     assert_same_model(tmp_path / "whole" / "save", tmp_path / "killed" / "save", rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_each_rank_is_given_its_part_of_the_text(tmp_path, monkeypatch):
     """Four ranks in two groups: 1,711 segments, four to a batch, are 428 batches, 107 steps for a group."""
     monkeypatch.setenv("SPY_FILE", str(tmp_path / "seen"))
@@ -131,12 +136,13 @@ def test_each_rank_is_given_its_part_of_the_text(tmp_path, monkeypatch):
         ]
 
 
-def test_epoch_with_a_ragged_end(tmp_path):
+@pytest.mark.slow
+def test_epoch_with_a_ragged_end(tmp_path, small):
     """A whole epoch on two ranks, whose last step is one ragged batch and an empty one."""
-    flags = ("--criterion", "trime_ext_loss", "--train-subset", "valid", "--max-tokens", 5120)
+    flags = ("--criterion", "trime_ext_loss", "--train-subset", "valid", "--max-tokens", 1024)
     flags += ("--max-epoch", 2, "--disable-validation")
-    log = run_ranks(training_command(tmp_path, *flags), 2)[0]
-    # 163 segments are 4 batches of 40 and one of 3, on 2 ranks 3 updates.
+    log = run_ranks(training_command(tmp_path, *flags, data=small), 2)[0]
+    # 33 segments are 4 batches of 8 and one of 1, on 2 ranks 3 updates.
     assert [int(n) for n in logged(log, "train", "num_updates")] == [3, 6]
     losses = logged(log, "train", "loss")
     assert losses[1] < losses[0]
@@ -184,42 +190,45 @@ def first_words(count):
     raise AssertionError("a text of few words")
 
 
-def trained_from_scratch(folder, *flags):
-    """300 updates of a small model, the first epoch of them plain; where it was saved, and the log."""
-    flags += ("--ce-warmup-epoch", 1, "--max-update", 300, "--optimizer", "adam", "--lr", 0.003)
-    flags += ("--lr-scheduler", "inverse_sqrt", "--warmup-updates", 30, "--clip-norm", 0.5)
-    log = train(folder, *flags, model=SMALL)
-    return folder / "checkpoint_last.pt", log
-
-
 SMALL = [{"32": "64", "64": "128"}.get(word, word) for word in TINY]
 
 
-def test_memories_are_learned(tmp_path):
-    """From scratch, the same number of updates: with 1,024 tokens of long-term memory TrimeLM_long is better
-    than TrimeLM, and TrimeLM_ext is where a token sees the other segments of its batch."""
+@pytest.mark.slow
+def test_memories_are_learned(tmp_path, small):
+    """After the same plain training, the same number of updates: TrimeLM_long is better than TrimeLM with
+    1,024 tokens of long-term memory, TrimeLM_ext where a token sees the other segments of its batch."""
+    adam = ("--optimizer", "adam", "--lr", 0.003, "--clip-norm", 0.5)
+    adam += ("--lr-scheduler", "inverse_sqrt", "--warmup-updates", 30)
+    plain = ("--criterion", "adaptive_loss", "--max-update", 100, "--disable-validation")
+    train(tmp_path / "plain", *adam, *plain, data=small, model=SMALL)
+
+    def trained_on(name, *flags):
+        flags += ("--max-update", 40, "--finetune-from-model", tmp_path / "plain" / "checkpoint_last.pt")
+        log = train(tmp_path / name, *adam, *flags, model=SMALL)
+        return tmp_path / name / "checkpoint_last.pt", log
+
     others = ("--criterion", "trime_ext_loss", "--predefined-batches", BATCHES)
-    local, _ = trained_from_scratch(tmp_path / "local")
-    long, _ = trained_from_scratch(
-        tmp_path / "long", "--criterion", "trime_long_loss_same_device", "--keep-order"
-    )
-    _, log_of_ext = trained_from_scratch(tmp_path / "ext", *others, "--cross-sent-ratio", 0.5)
+    local, _ = trained_on("local")
+    long, _ = trained_on("long", "--criterion", "trime_long_loss_same_device", "--keep-order")
+    _, log_of_ext = trained_on("ext", *others, "--cross-sent-ratio", 0.5)
+    # Margins: seeds 1, 2 and 3 gave differences of 0.08 to 0.11.
     flags = "--use-local --use-long --mem-size 1024 --path"
     of_local, of_long = (evaluate(tmp_path, flags=f"{flags} {path}")["loss"] for path in (local, long))
-    assert of_long < of_local - 0.01
+    assert of_long < of_local - 0.03
     # Validation of trime_ext_loss, of the model that was trained with local memory.
     still = ("--finetune-from-model", local, "--max-update", 1, "--lr", 1e-9)
     log = train(tmp_path / "other", *others, *still, model=SMALL)
     assert logged(log_of_ext, "valid", "loss")[-1] < logged(log, "valid", "loss")[0] - 0.03
 
 
-def test_hydra(tmp_path):
+@pytest.mark.slow
+def test_hydra(tmp_path, small):
     """The flags of criterion and task under the same names in fairseq-hydra-train."""
     output = run(
         "fairseq-hydra-train",
         *("--config-dir", ROOT / "config", "--config-name", "demo"),
         f"common.user_dir={ROOT / 'trime_fairseq'}",
-        f"task.data={REFERENCE / 'data' / 'word'}",
+        f"task.data={small}",
         f"checkpoint.save_dir={tmp_path / 'checkpoints'}",
         *("criterion._name=trime_ext_loss", "+criterion.cross_sent_ratio=0.5"),
         f"+task.predefined_batches={BATCHES}",

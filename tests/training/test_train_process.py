@@ -1,6 +1,5 @@
 """The real fairseq-train: from scratch, resumed, accumulated, on several processes, from checkpoints."""
 
-import json
 import re
 import sys
 
@@ -49,10 +48,10 @@ def assert_same_model(one, two, **tolerance):
 
 
 @pytest.fixture(scope="module")
-def short_run(tmp_path_factory):
+def short_run(tmp_path_factory, small):
     """Four updates of 8 segments each, of one epoch with validation at its end."""
     folder = tmp_path_factory.mktemp("short")
-    log = train(folder, "--max-update", 4, "--batch-size", 8)
+    log = train(folder, "--max-update", 4, "--batch-size", 8, data=small)
     return folder, log
 
 
@@ -67,38 +66,42 @@ def test_logged_values(short_run):
     assert 0 < logged(log, "valid", "mem_share")[0] < 1
 
 
-def test_validation_loss_is_that_of_evaluation(short_run, tmp_path):
+def test_validation_loss_is_that_of_evaluation(short_run, tmp_path, small):
     """What training prints on the validation text is what fairseq-eval-lm computes with local memory."""
     folder, log = short_run
-    result = evaluate(tmp_path, flags=f"--use-local --path {folder / 'checkpoint_last.pt'}")
+    result = evaluate(tmp_path, flags=f"--use-local --path {folder / 'checkpoint_last.pt'}", data=small)
     assert result["loss"] == pytest.approx(logged(log, "valid", "loss")[0], abs=6e-4)
 
 
-def test_gradient_accumulation_is_the_larger_batch(tmp_path):
+@pytest.mark.slow
+def test_gradient_accumulation_is_the_larger_batch(tmp_path, small):
     """Two batches of 4 segments per update, or one of 8: the same weights after an update."""
     order = ("--max-update", 1, "--disable-validation", "--curriculum", 9)
-    train(tmp_path / "one", *order, "--batch-size", 8)
-    train(tmp_path / "two", *order, "--batch-size", 4, "--update-freq", 2)
+    train(tmp_path / "one", *order, "--batch-size", 8, data=small)
+    train(tmp_path / "two", *order, "--batch-size", 4, "--update-freq", 2, data=small)
     assert_same_model(tmp_path / "one", tmp_path / "two", rtol=1e-4, atol=1e-6)
 
 
-def test_two_processes_are_the_larger_batch(tmp_path):
+@pytest.mark.slow
+def test_two_processes_are_the_larger_batch(tmp_path, small):
     order = ("--max-update", 1, "--curriculum", 9)
-    log = train(tmp_path / "one", *order, "--batch-size", 8)
-    command = training_command(tmp_path / "two", *order, "--batch-size", 4)
+    log = train(tmp_path / "one", *order, "--batch-size", 8, data=small)
+    command = training_command(tmp_path / "two", *order, "--batch-size", 4, data=small)
     outputs = run_ranks(command, 2)
     assert_same_model(tmp_path / "one", tmp_path / "two", rtol=1e-4, atol=1e-6)
     for name in ("loss", "ori_loss", "mem_mass"):
         assert logged(outputs[0], "valid", name) == pytest.approx(logged(log, "valid", name), abs=2e-3)
 
 
-def test_resumed_run_equals_an_uninterrupted_one(tmp_path, short_run):
+@pytest.mark.slow
+def test_resumed_run_equals_an_uninterrupted_one(tmp_path, small, short_run):
     folder, _ = short_run
-    train(tmp_path, "--max-update", 2, "--batch-size", 8, "--disable-validation")
-    train(tmp_path, "--max-update", 4, "--batch-size", 8, "--disable-validation")
+    train(tmp_path, "--max-update", 2, "--batch-size", 8, "--disable-validation", data=small)
+    train(tmp_path, "--max-update", 4, "--batch-size", 8, "--disable-validation", data=small)
     assert_same_model(tmp_path, folder, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_warm_up_trains_like_adaptive_loss(tmp_path):
     """In the epochs of --ce-warmup-epoch the weights are those of plain training; after it they are not."""
     common = ("--max-update", 2, "--disable-validation", "--batch-size", 8)
@@ -111,24 +114,36 @@ def test_warm_up_trains_like_adaptive_loss(tmp_path):
     assert "norm_loss" not in log.split("begin training epoch 1")[1]
 
 
-def test_activation_checkpointing_changes_nothing(tmp_path, short_run):
+@pytest.mark.slow
+def test_activation_checkpointing_changes_nothing(tmp_path, small, short_run):
     folder, _ = short_run
-    train(tmp_path, "--max-update", 4, "--batch-size", 8, "--checkpoint-activations", "--disable-validation")
+    train(
+        tmp_path,
+        "--max-update",
+        4,
+        "--batch-size",
+        8,
+        "--checkpoint-activations",
+        "--disable-validation",
+        data=small,
+    )
     assert_same_model(tmp_path, folder, rtol=1e-4, atol=1e-6)
 
 
-def test_plain_softmax_and_stock_task(tmp_path):
+@pytest.mark.slow
+def test_plain_softmax_and_stock_task(tmp_path, small):
     """A transformer_lm without adaptive softmax, and fairseq's own language_modeling task."""
     model = (
         "--arch transformer_lm --decoder-layers 2 --decoder-embed-dim 32 --decoder-ffn-embed-dim 64 "
         "--decoder-attention-heads 2 --share-decoder-input-output-embed"
     ).split()
-    log = train(tmp_path, "--max-update", 2, "--task", "language_modeling", model=model)
+    log = train(tmp_path, "--max-update", 2, "--task", "language_modeling", data=small, model=model)
     assert logged(log, "valid", "loss")[0] != logged(log, "valid", "ori_loss")[0]
-    result = evaluate(tmp_path, flags=f"--use-local --path {tmp_path / 'checkpoint_last.pt'}")
+    result = evaluate(tmp_path, flags=f"--use-local --path {tmp_path / 'checkpoint_last.pt'}", data=small)
     assert result["loss"] == pytest.approx(logged(log, "valid", "loss")[0], abs=6e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "precision",
     [
@@ -150,21 +165,29 @@ def test_half_precision_follows_single_precision(tmp_path, precision):
     assert half == pytest.approx(single, rel=2e-3)
 
 
+@pytest.fixture(scope="module")
+def plain_run(tmp_path_factory, small):
+    """A plain LM, trained by fairseq alone."""
+    folder = tmp_path_factory.mktemp("plain")
+    flags = ("--max-update", 4, "--batch-size", 8, "--criterion", "adaptive_loss")
+    return folder, train(folder, *flags, "--task", "language_modeling", data=small)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["--finetune-from-model", "--restore-file"])
-def test_continues_from_a_plain_checkpoint(tmp_path, how, short_run):
-    """A plain LM trained by fairseq alone is the start of a TrimeLM: it starts from its loss."""
-    plain = tmp_path / "plain"
-    common = ("--max-update", 4, "--batch-size", 8)
-    log = train(plain, *common, "--criterion", "adaptive_loss", "--task", "language_modeling")
+def test_continues_from_a_plain_checkpoint(plain_run, tmp_path, small, how):
+    """A plain LM is the start of a TrimeLM: it starts from its loss."""
+    plain, log = plain_run
     before = logged(log, "valid", "loss")[0]
     flags = (how, plain / "checkpoint_last.pt", "--max-update", 1, "--lr", "1e-9", "--batch-size", 8)
     if how == "--restore-file":
         flags += ("--reset-optimizer", "--reset-lr-scheduler", "--reset-dataloader", "--reset-meters")
         flags = (*flags[:3], 5, *flags[4:])
-    log = train(tmp_path / "trime", *flags)
+    log = train(tmp_path, *flags, data=small)
     assert logged(log, "valid", "ori_loss")[0] == pytest.approx(before, abs=0.002)
 
 
+@pytest.mark.slow
 def test_continues_from_a_published_checkpoint(tmp_path):
     path = REFERENCE / "checkpoints" / "word-trime" / "checkpoint_best.pt"
     model = (
@@ -194,13 +217,14 @@ def test_dictionary_of_the_checkpoint_to_start_from(tmp_path):
     assert "dictionary of 88 types, DATA/dict.txt has 6,248" in log
 
 
-def test_hydra_trains_the_demo_model(tmp_path):
+@pytest.mark.slow
+def test_hydra_trains_the_demo_model(tmp_path, small):
     """fairseq-hydra-train with config/demo.yaml, shortened."""
     output = run(
         "fairseq-hydra-train",
         *("--config-dir", ROOT / "config", "--config-name", "demo"),
         f"common.user_dir={ROOT / 'trime_fairseq'}",
-        f"task.data={REFERENCE / 'data' / 'word'}",
+        f"task.data={small}",
         f"checkpoint.save_dir={tmp_path / 'checkpoints'}",
         *("optimization.max_update=2", "common.log_interval=1", "common.cpu=true"),
         # As in the other tests: the main branch would drop the last batch of the validation text.
@@ -212,17 +236,10 @@ def test_hydra_trains_the_demo_model(tmp_path):
     losses = re.findall(r"valid on 'valid' subset.* norm_loss ([\d.]+)", output + files)
     assert losses, (output + files)[-3000:]
     flags = f"--use-local --tokens-per-sample 256 --path {tmp_path / 'checkpoints' / 'checkpoint_last.pt'}"
-    result = evaluate(tmp_path, flags=flags)
+    result = evaluate(tmp_path, flags=flags, data=small)
     assert result["loss"] == pytest.approx(float(losses[-1]), abs=6e-4)
 
 
 def test_installed_folder_is_printed(tmp_path):
     folder = run(sys.executable, "-m", "trime_fairseq", cwd=tmp_path).strip().splitlines()[-1]
     assert folder == str(ROOT / "trime_fairseq")
-
-
-def test_result_is_valid_json(tmp_path):
-    evaluate(tmp_path, flags="--gen-subset test")
-    result = json.loads((tmp_path / "result.json").read_text())
-    assert result["checkpoint"].endswith("word-trime/checkpoint_best.pt")
-    assert result["tokens_per_second"] > 0

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.recorded import RecordedModel
 from trime_fairseq.datastore.retriever import Neighbors
 from trime_fairseq.evaluation.memory_scores import EvaluatedBatch, PrecedingText
 from trime_fairseq.tuning import Axes, GridScorer
@@ -35,19 +36,30 @@ def batch_of(queries, targets, ids=(0, 1)):
     return EvaluatedBatch(torch.zeros(2, 4), ids, spans, queries, queries, targets)
 
 
+class Found:
+    """A retriever that finds the same neighbours each time."""
+
+    def search(self, queries):
+        assert queries.shape == (TOKENS, DIM)
+        return neighbors()
+
+
 def summed(axes, settings, at_once=0, skip_bos=False, batches=1):
     """What a scorer sums over batches: the grid, and its settings' own total."""
     torch.manual_seed(2)
-    token_lse, target_logit = torch.randn(TOKENS) + 4, torch.randn(TOKENS)
-    targets = torch.tensor([0, 1, 2, 0, 1, 2, 0])
-    scorer = GridScorer(axes, settings, pad=1, skip_bos=skip_bos, at_once=at_once)
-    batch = batch_of(torch.randn(TOKENS, DIM), targets)
+    logits, keys = torch.randn(2, 4, 6), torch.randn(2, 4, DIM)
+    targets = torch.tensor([[0, 1, 2, 1], [0, 1, 2, 0]])
+    model = RecordedModel(logits, keys, adaptive_softmax=None)
+    scorer = GridScorer(
+        axes, settings, pad=1, skip_bos=skip_bos, at_once=at_once, retriever=Found(), recorder=None
+    )
+    sample = {"net_input": {"src_tokens": torch.zeros(2, 4)}, "target": targets, "sample_ids": (0, 1)}
     for _ in range(batches):
-        scores = scorer._score_memories(batch, neighbors())
-        counted = scorer._counted(LENGTHS)
-        mixture = scorer._combine(token_lse, target_logit, *scores, counted)
-        scorer._add_to_totals(mixture, target_logit - token_lse, counted)
-    return scorer.nll(), scorer.totals.finish(), (token_lse.tolist(), target_logit.tolist(), targets.tolist())
+        scorer.generate([model], {**sample, "spans": [(0, count) for count in LENGTHS]})
+    evaluated = torch.cat([torch.arange(row * 4, row * 4 + count) for row, count in enumerate(LENGTHS)])
+    logits, targets = logits.view(8, 6)[evaluated], targets.view(8)[evaluated]
+    of_tokens = (logits.logsumexp(1), logits.gather(1, targets[:, None]).squeeze(1), targets)
+    return scorer.nll(), scorer.totals.finish(), tuple(values.tolist() for values in of_tokens)
 
 
 def by_loops(axes, tokens, token_lse, target_logit, targets, knnlm=False):

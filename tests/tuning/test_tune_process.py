@@ -1,11 +1,12 @@
 """trime-tune against published results and separate evaluations."""
 
 import json
+import subprocess
 import sys
 
 import pytest
 
-from tests.commands import REFERENCE, TASK, evaluate, run
+from tests.commands import REFERENCE, TASK, environment, evaluate, run
 
 ROWS = json.loads((REFERENCE / "evaluation.json").read_text())
 STORE = (
@@ -36,6 +37,7 @@ def loss_at(result, **point):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_grid_has_the_losses_of_separate_evaluations(tmp_path):
     grid = (
@@ -67,6 +69,7 @@ def test_a_grid_has_the_losses_of_separate_evaluations(tmp_path):
     assert "--mem-size 2048 is the largest of its grid: widen --grid-mem-size" in log
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_grid_of_the_plain_knnlm(tmp_path):
     grid = "--grid-softmax-temp 5,10 --grid-lmbda 0,0.25 --grid-k 16,64"
@@ -76,3 +79,18 @@ def test_a_grid_of_the_plain_knnlm(tmp_path):
     plain = published("--mode lm")
     assert loss_at(result, softmax_temp=5.0, k=16, lmbda=0.0) == pytest.approx(plain, rel=1e-5)
     assert "3 best of 8 settings on valid, 20,783 tokens" in log
+
+
+@pytest.mark.process
+def test_the_console_is_for_the_grid(tmp_path, small):
+    """One command from a Python of its own, which says nothing about Hydra and packages that are missing."""
+    model = REFERENCE / "checkpoints" / "word-trime" / "checkpoint_best.pt"
+    words = [small, *TASK, "--cpu", "--path", model, *WINDOW.split(), "--use-local"]
+    command = [sys.executable, "-m", "trime_fairseq.cli.tune", *words, "--grid-softmax-temp", "1,1.2"]
+    done = subprocess.run(
+        list(map(str, command)), env=environment(cpu=True), capture_output=True, text=True, check=True
+    )
+    log = done.stdout + done.stderr
+    assert "2 best of 2 settings" in log
+    for noise in ("version_base", "is validated against ConfigStore", "Please install", "Warning"):
+        assert noise not in log

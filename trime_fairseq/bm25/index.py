@@ -37,7 +37,7 @@ class IndexInfo(Description):
         return cls.load(path, "does not describe an index of segments: remove the folder")
 
 
-def build_index(segments: Segments, index_path: str, engine: str | None = None, threads: int = 1) -> None:
+def index_segments(segments: Segments, index_path: str, engine: str | None = None, threads: int = 1) -> None:
     """Writes an index, which appears in the folder ``index_path`` when it is complete; one that is there
     already is kept.
 
@@ -87,8 +87,8 @@ def _is_there(folder: str, info: IndexInfo, segments_path: str) -> bool:
     return True
 
 
-def open_index(index_path: str, segments: Segments, threads: int = 1) -> Searcher:
-    """Opens the index of these segments, built by :func:`build_index` or by Pyserini's own command, for
+def open_searcher(index_path: str, segments: Segments, threads: int = 1) -> Searcher:
+    """Opens the index of these segments, built by :func:`index_segments` or by Pyserini's own command, for
     searches on ``threads`` threads.
 
     Raises:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from ..bm25 import (
     SearchResults,
-    build_index,
     default_engine,
-    open_index,
+    index_segments,
+    open_searcher,
     read_segments,
     search_segments,
     write_batches,
@@ -51,7 +51,7 @@ def _index_flags(parser: argparse.ArgumentParser) -> None:
 
 def _index(args: argparse.Namespace) -> None:
     threads, engine = _threads(args), args.engine or _default_engine()
-    build_index(read_segments(args.segments_path), args.index_path, engine, threads)
+    index_segments(read_segments(args.segments_path), args.index_path, engine, threads)
 
 
 def _default_engine() -> str:
@@ -80,7 +80,7 @@ def _search_flags(parser: argparse.ArgumentParser) -> None:
 def _search(args: argparse.Namespace) -> None:
     threads = _threads(args)
     segments = read_segments(args.segments_path)
-    searcher = open_index(args.index_path, segments, threads)
+    searcher = open_searcher(args.index_path, segments, threads)
     try:
         search_segments(
             segments,

@@ -80,8 +80,9 @@ class Retriever:
                 f"`k` {k} and `probe` {probe} exceed the {GPU_LIMIT} that Faiss takes on a GPU: lower them, "
                 f"or {_ON_THE_CPU}"
             )
-        # From now on searches take and return tensors.
-        importlib.import_module("faiss.contrib.torch_utils")
+        if devices:
+            # From now on searches take and return tensors. (PyTorch 1.12 lacks what this module needs.)
+            importlib.import_module("faiss.contrib.torch_utils")
         self.metric, self.k = index.metric, k
         self._similarity = "l2" if similarity is None and self.metric == "l2" else similarity
         self._keys: NDArray[Any] | None = None
@@ -132,7 +133,8 @@ class Retriever:
         found: list[tuple[Tensor, Tensor]] = []
         for index in self._indexes:
             if not queries.is_cuda:
-                found.append(index.search(queries, self.k))
+                scores, rows = map(torch.from_numpy, index.search(queries.numpy(), self.k))
+                found.append((scores, rows))
                 continue
             # Faiss's GPU indexes take queries that lie on their own device, and work in the order of
             # its current stream.

@@ -122,13 +122,17 @@ class EvaluationSetup:
             recall=recall,
         )
         at_end.append(lambda: {"stage_seconds": scorer.times.seconds()})
-        batch_iterator = iterators.EpochBatchIterator(
+        epochs = iterators.EpochBatchIterator(
             dataset=self.samples,
             collate_fn=self.samples.collater,
             batch_sampler=batches,
             num_workers=num_workers,
             buffer_size=buffer_size,
-        ).next_epoch_itr(shuffle=False)
+        )
+        # Newer fairseqs would keep the workers for another epoch: after evaluate(), processes that wait for
+        # nothing, and a pause of seconds when they are collected as garbage.
+        epochs.persistent_workers = False
+        batch_iterator = epochs.next_epoch_itr(shuffle=False)
         return EvaluationRun(batch_iterator, scorer, self._describe(), config.eval_file, self.shard, at_end)
 
     def _batches(self, max_tokens: int, batch_size: int | None) -> Batches:
