@@ -12,6 +12,7 @@ from tests.commands import HALVES
 from tests.recorded import make_criterion
 from tests.small_models import build
 from trime_fairseq.criterions import TrimeCriterionConfig, TrimeLoss
+from trime_fairseq.memory import Visibility
 from trime_fairseq.models.representation import RepresentationTap
 
 
