@@ -94,6 +94,7 @@ print(type(task).__name__, criterion.__name__, "transformer_lm_enwik8" in models
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_spawned_processes_register_the_plugin(tmp_path):
     """With several GPUs fairseq sends its configuration, pickled, to fresh interpreters.
 

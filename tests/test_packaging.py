@@ -18,10 +18,13 @@ from tests.commands import ROOT
 COMMANDS = ["trime-bm25", "trime-build-index", "trime-tune"]
 BINARY = re.compile(r"\.(whl|so|pyc|pt|bin|npy|npz|png|idx)$")
 
-pytestmark = pytest.mark.skipif(
-    int(version("setuptools").split(".")[0]) < 77,
-    reason="PyTorch 1.12 does not work with setuptools 77",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        int(version("setuptools").split(".")[0]) < 77,
+        reason="PyTorch 1.12 does not work with setuptools 77",
+    ),
+]
 
 
 @pytest.fixture(scope="module")

@@ -35,5 +35,5 @@ def why_no_lucene():
 os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 REASON = why_no_lucene()
 needs_lucene = pytest.mark.skipif(REASON is not None, reason=str(REASON))
-LUCENE = pytest.param("lucene", marks=needs_lucene)
+LUCENE = pytest.param("lucene", marks=[needs_lucene, pytest.mark.slow])
 ENGINES = [LUCENE, "bm25s"]

@@ -16,7 +16,7 @@ from trime_fairseq.files import Lock
 
 from .small import ENGINES, needs_lucene, write
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 pytest.importorskip("bm25s")
 DATA = REFERENCE / "data" / "word"
 

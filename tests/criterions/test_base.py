@@ -11,7 +11,8 @@ from tests import oracle
 from tests.commands import HALVES
 from tests.recorded import make_criterion
 from tests.small_models import build
-from trime_fairseq.criterions import TrimeCriterionConfig, TrimeLoss, base
+from trime_fairseq.criterions import TrimeCriterionConfig, TrimeLoss
+from trime_fairseq.memory import Visibility
 from trime_fairseq.models.representation import RepresentationTap
 
 
@@ -111,17 +112,13 @@ def test_memory_implementations_agree(dictionary, impl):
     assert loss.item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_memory_implementation_reaches_the_memory(dictionary, monkeypatch):
-    asked = []
-
-    def memory_lse(*args, impl, **options):
-        asked.append(impl)
-        return real(*args, impl=impl, **options)
-
-    real = base.memory_lse
-    monkeypatch.setattr(base, "memory_lse", memory_lse)
-    make(dictionary, memory_impl="naive")(build(dictionary), sample_of(dictionary, 7))
-    assert asked == ["naive"]
+@pytest.mark.parametrize("impl", ["naive", "chunked", "auto"])
+def test_only_the_naive_implementation_makes_the_whole_mask(dictionary, monkeypatch, impl):
+    masks = []
+    dense = Visibility.dense
+    monkeypatch.setattr(Visibility, "dense", lambda *args: masks.append(args) or dense(*args))
+    make(dictionary, memory_impl=impl)(build(dictionary), sample_of(dictionary, 7))
+    assert bool(masks) == (impl == "naive")
 
 
 def test_warm_up_is_cross_entropy_in_training_only(dictionary):

@@ -26,6 +26,7 @@ def test_one_process(name):
 
 
 @pytest.mark.process
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
 def test_several_processes(world, tmp_path):
     """Groups and ragged batches; each rank's loss, and its gradient of that loss alone."""

@@ -119,6 +119,7 @@ writer.finish()
 """
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(tmp_path, whole):
     prefix = str(tmp_path / "whole")
     for ending in FILES:

@@ -16,6 +16,7 @@ SHARED_MEMORY = {86: 99 * 1024, 90: 227 * 1024}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="compiled for the device itself by the other tests")
+@pytest.mark.slow
 def test_two_blocks_share_a_multiprocessor_and_half_precision_runs_on_tensor_cores(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "tests.memory.compile_kernels"],

@@ -36,6 +36,7 @@ def test_refusals():
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_gradients(tmp_path):
     """share_gradient: as if one process held all. Without: of one's own loss only. One rank is empty."""
     torch.manual_seed(2)

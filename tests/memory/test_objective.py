@@ -182,12 +182,15 @@ def test_long_term_memory_is_a_list_cut_from_the_front(size, steps):
 
 
 def test_long_term_memory_is_allocated_once():
-    memory, buffers = LongTermMemory(100), set()
+    memory = LongTermMemory(100)
+    memory.append(torch.zeros(32, 2), torch.zeros(32, dtype=torch.int64))
+    # While these views live, no other buffer can lie in their place.
+    keys, tokens, size = memory.keys, memory.tokens, memory.nbytes
     for _ in range(50):
-        memory.append(torch.zeros(32, 2), torch.zeros(32, dtype=torch.int64))
         memory.forget()
-        buffers.add((memory._keys.data_ptr(), memory._tokens.data_ptr()))
-    assert len(buffers) == 1
-    assert memory._keys.shape == (2 * (100 + 32), 2)
+        memory.append(torch.zeros(32, 2), torch.zeros(32, dtype=torch.int64))
+        for now, first in ((memory.keys, keys), (memory.tokens, tokens)):
+            assert now.data_ptr() - now.storage_offset() * now.element_size() == first.data_ptr()
+    assert memory.nbytes == size == 2 * (100 + 32) * (2 * 4 + 8)
     with pytest.raises(ValueError, match="positive size"):
         LongTermMemory(0)
