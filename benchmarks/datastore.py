@@ -25,7 +25,7 @@ from fairseq import utils as fairseq_utils  # noqa: E402
 
 from trime_fairseq.cli import build_index  # noqa: E402
 from trime_fairseq.datastore import Retriever, gpus_for_index, open_datastore, open_index  # noqa: E402
-from trime_fairseq.evaluation import EvaluationConfig, MemoryConfig, MemoryScorer  # noqa: E402
+from trime_fairseq.evaluation import EvaluationConfig, MemoryConfig, MemoryScorer, ScorerParts  # noqa: E402
 from trime_fairseq.evaluation import evaluate as evaluate_in_process  # noqa: E402
 
 OUT = common.ROOT / "benchmarks" / "out" / "datastore"
@@ -133,7 +133,7 @@ def search(
             return retriever.search(queries)
 
     plain = MemoryScorer(MemoryConfig(), pad)
-    external = MemoryScorer(settings, pad, retriever=Recording())
+    external = MemoryScorer(settings, pad, ScorerParts(retriever=Recording()))
     run = task.eval_lm_dataloader(
         dataset,
         max_tokens=10**9,

@@ -16,7 +16,7 @@ import pytest
 
 from tests.commands import REFERENCE, environment, evaluate, evaluate_here, evaluation_command, run, run_ranks
 from trime_fairseq.datastore import DatastoreError, IndexConfig, IndexManifest, Manifest, open_datastore
-from trime_fairseq.evaluation.external import Querying, open_external
+from trime_fairseq.evaluation.external import KeySource, open_external
 
 pytestmark = pytest.mark.process
 
@@ -208,7 +208,7 @@ def test_what_does_not_fit(store, changes, message):
         move_dstore_to_mem=False,
         use_faiss_cpu=True,
     )
-    model = Querying(96, "last_ffn_input", Manifest.read(f"{store}/dstore").dictionary_hash, None)
+    model = KeySource(96, "last_ffn_input", Manifest.read(f"{store}/dstore").dictionary_hash, None)
 
     def attempt(**values):
         paths = {

@@ -8,6 +8,7 @@ import torch
 
 from tests.recorded import RecordedModel
 from trime_fairseq.datastore.retriever import Neighbors
+from trime_fairseq.evaluation import ScorerParts
 from trime_fairseq.evaluation.memory_scores import EvaluatedBatch, PrecedingText
 from trime_fairseq.tuning import Axes, GridScorer
 from trime_fairseq.tuning.report import ranked
@@ -51,7 +52,7 @@ def summed(axes, settings, at_once=0, skip_bos=False, batches=1):
     targets = torch.tensor([[0, 1, 2, 1], [0, 1, 2, 0]])
     model = RecordedModel(logits, keys, adaptive_softmax=None)
     scorer = GridScorer(
-        axes, settings, pad=1, skip_bos=skip_bos, at_once=at_once, retriever=Found(), recorder=None
+        axes, settings, pad=1, parts=ScorerParts(skip_bos, retriever=Found()), at_once=at_once
     )
     sample = {"net_input": {"src_tokens": torch.zeros(2, 4)}, "target": targets, "sample_ids": (0, 1)}
     for _ in range(batches):

@@ -4,9 +4,8 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-from ..evaluation import EvaluationResult, MemoryConfig, run_eval_lm
+from ..evaluation import EvaluationResult, MemoryConfig, ScorerParts, run_eval_lm
 from ..files import PACKAGE, check_writable, write_json
 from ..tasks.trime_language_modeling import TrimeLanguageModelingTask
 from ..tuning import GridScorer, Request, read_request
@@ -54,8 +53,8 @@ def _evaluate(request: Request) -> tuple[GridScorer, EvaluationResult]:
     made: list[GridScorer] = []
 
     class TuningTask(TrimeLanguageModelingTask):
-        def build_scorer(self, config: MemoryConfig, pad: int, **parts: Any) -> GridScorer:
-            made.append(GridScorer(request.axes, config, pad, **parts))
+        def build_scorer(self, config: MemoryConfig, pad: int, parts: ScorerParts) -> GridScorer:
+            made.append(GridScorer(request.axes, config, pad, parts))
             return made[-1]
 
     words = request.arguments(request.ordinary, request.subset)

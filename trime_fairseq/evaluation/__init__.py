@@ -9,7 +9,7 @@ import_fairseq()
 from .config import DatastoreConfig, EvaluationConfig, MemoryConfig  # noqa: E402
 from .eval_lm import evaluate, register, run_eval_lm  # noqa: E402
 from .result import EvaluationResult  # noqa: E402
-from .scorer import MemoryScorer  # noqa: E402
+from .scorer import MemoryScorer, ScorerParts  # noqa: E402
 
 __all__ = [
     "DatastoreConfig",
@@ -17,6 +17,7 @@ __all__ = [
     "EvaluationResult",
     "MemoryConfig",
     "MemoryScorer",
+    "ScorerParts",
     "evaluate",
     "register",
     "run_eval_lm",

@@ -1,11 +1,14 @@
 """Runs stock ``fairseq-eval-lm`` in this process: :func:`evaluate`, and with a task of one's own."""
 
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+from fairseq import options
 from fairseq.tasks import TASK_REGISTRY, import_tasks
 
 from ..files import PACKAGE
@@ -34,9 +37,8 @@ def evaluate(
             ``cpu=True``.
 
     Raises:
-        ValueError: for input that cannot be evaluated; the message names the flag or file.
+        ValueError: for input that cannot be evaluated, and for a flag that ``fairseq-eval-lm`` does not have.
         OSError: for a file that is not there.
-        SystemExit: for a flag that ``fairseq-eval-lm`` does not have.
     """
     words = [data, "--path", checkpoint]
     config = config or EvaluationConfig()
@@ -58,9 +60,8 @@ def run_eval_lm(arguments: Sequence[str], task: type[Any] | None = None) -> Eval
         task: a subclass of our task to use instead: it may have its own ``build_scorer`` and ``build_sink``.
 
     Raises:
-        ValueError: for input that cannot be evaluated, and for another ``--task``.
+        ValueError: for input that cannot be evaluated, for wrong flags, and for another ``--task``.
         OSError: for a file that is not there.
-        SystemExit: as fairseq does for wrong flags.
     """
     words = _one_process(arguments)
     register()
@@ -77,6 +78,7 @@ def run_eval_lm(arguments: Sequence[str], task: type[Any] | None = None) -> Eval
     argv, sys.argv = sys.argv, ["fairseq-eval-lm", *words]
     TASK_REGISTRY[TASK] = ObservedTask
     try:
+        _check_flags(words)
         eval_lm.cli_main()
     finally:
         TASK_REGISTRY[TASK] = before
@@ -84,6 +86,19 @@ def run_eval_lm(arguments: Sequence[str], task: type[Any] | None = None) -> Eval
     if not runs or runs[0].result is None:
         raise ValueError("fairseq-eval-lm ended without a result")
     return runs[0].result
+
+
+def _check_flags(words: Sequence[str]) -> None:
+    """fairseq would print the usage of its 150 flags, and end the process."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            options.parse_args_and_arch(options.get_eval_lm_parser(), list(words))
+    except SystemExit as error:
+        if error.code != 2:
+            raise
+        last = printed.getvalue().strip().splitlines()[-1]
+        raise ValueError(last.partition("error: ")[2] or last) from None
 
 
 def register() -> None:

@@ -15,7 +15,7 @@ External = tuple[Retriever, Datastore, str]
 
 
 @dataclass(frozen=True)
-class Querying:
+class KeySource:
     """The model whose keys are searched: dimension and type of its keys, its dictionary, its file."""
 
     dimension: int
@@ -24,7 +24,7 @@ class Querying:
     checkpoint: str | None
 
 
-def open_external(config: EvaluationConfig, model: Querying, use_gpu: bool) -> External:
+def open_external(config: EvaluationConfig, model: KeySource, use_gpu: bool) -> External:
     """Opens the external memory: its retriever, its datastore and the metric.
 
     Args:
@@ -43,7 +43,7 @@ def open_external(config: EvaluationConfig, model: Querying, use_gpu: bool) -> E
         return _open(config, config.dstore_filename, config.indexfile, model, use_gpu)
 
 
-def _open(config: EvaluationConfig, prefix: str, indexfile: str, model: Querying, use_gpu: bool) -> External:
+def _open(config: EvaluationConfig, prefix: str, indexfile: str, model: KeySource, use_gpu: bool) -> External:
     recomputes = config.knn_sim_func not in (None, "do_not_recomp_l2")
     store = open_datastore(
         prefix,
@@ -74,7 +74,7 @@ def _open(config: EvaluationConfig, prefix: str, indexfile: str, model: Querying
     return retriever, store, index.metric
 
 
-def _check_store(store: Datastore, model: Querying) -> None:
+def _check_store(store: Datastore, model: KeySource) -> None:
     name = store.prefix
     if store.dimension is not None and store.dimension != model.dimension:
         raise DatastoreError(

@@ -11,7 +11,7 @@ from ..datastore import BackgroundSink
 from .config import flags_named
 
 
-class RowPlan:
+class RowRanges:
     """The row of each sample of an evaluation.
 
     Args:
@@ -69,7 +69,7 @@ class KeyRecorder:
 
     Args:
         sink: where they go.
-        full_context: see :class:`RowPlan`.
+        full_context: see :class:`RowRanges`.
         rows: how many may still come.
     """
 

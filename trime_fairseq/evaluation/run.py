@@ -113,7 +113,7 @@ class EvaluationRun:
             logger.info("TRIME: nothing was left to evaluate; no result is written")
             return
         if self._shard.count == 1 or together:
-            result.log("all")
+            result.log("all", compare=self.scorer.judges)
             if self._eval_file:
                 write_json(self._eval_file, {**result.as_json(), "num_shards": self._shard.count})
             return

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +26,24 @@ from .memory_scores import (
 from .recorder import KeyRecorder
 from .result import Totals
 from .stages import StageTimes
+
+
+@dataclass(frozen=True)
+class ScorerParts:
+    """What a scorer may have beside its configuration.
+
+    Attributes:
+        skip_bos: leave the first token of each sample out of the totals, as stock does for a
+            prepended beginning-of-sentence token.
+        retriever: searches the external memory.
+        recorder: takes the keys of all evaluated tokens.
+        recall: takes a sample of the searches.
+    """
+
+    skip_bos: bool = False
+    retriever: Retriever | None = None
+    recorder: KeyRecorder | None = None
+    recall: RecallSample | None = None
 
 
 class Grid(NamedTuple):
@@ -66,33 +85,22 @@ class MemoryScorer:
     Args:
         config: which memories, and how they are combined.
         pad: the padding symbol.
-        skip_bos: leave the first token of each sample out of the totals, as stock does for a
-            prepended beginning-of-sentence token.
-        retriever: searches the external memory.
-        recorder: takes the keys of all evaluated tokens.
-        recall: takes a sample of the searches.
+        parts: external memory, the datastore to write.
 
     Attributes:
+        judges: whether the result says what the memories gained; not while settings are tried out.
         totals: sums over all tokens.
         times: seconds of the stages ``model``, ``search`` and ``combination``.
     """
 
-    def __init__(
-        self,
-        config: MemoryConfig,
-        pad: int,
-        *,
-        skip_bos: bool = False,
-        retriever: Retriever | None = None,
-        recorder: KeyRecorder | None = None,
-        recall: RecallSample | None = None,
-    ) -> None:
+    judges = True
+
+    def __init__(self, config: MemoryConfig, pad: int, parts: ScorerParts | None = None) -> None:
         self.config = config
-        self.skip_bos = skip_bos
+        self.parts = parts or ScorerParts()
         self.totals = Totals()
         self.times = StageTimes()
         self.grid = self._grid()
-        self._retriever, self._recorder, self._recall = retriever, recorder, recall
         sizes = self.grid.mem_sizes
         self.preceding_text = PrecedingText(sizes, config.memory_impl) if sizes else None
         # Published results with memories leave these words uncharged; those without do not.
@@ -134,8 +142,8 @@ class MemoryScorer:
             batch, targets, token_lse, target_logit = self._run_model(models[0], sample, softmax_batch)
         neighbors = None
         if batch is not None:
-            if self._recorder is not None:
-                self._recorder.add(batch.spans, batch.queries, batch.targets)
+            if self.parts.recorder is not None:
+                self.parts.recorder.add(batch.spans, batch.queries, batch.targets)
             if self.config.searches:
                 with stage("search", device):
                     neighbors = self._search(batch.queries)
@@ -167,7 +175,7 @@ class MemoryScorer:
         for rows, of_rows in zip(torch.split(outputs, size), torch.split(targets, size)):
             scores.append(token_scores(decoder, rows, is_features, of_rows, self._uncharged_tail_index))
         token_lse, target_logit = scores[0] if len(scores) == 1 else map(torch.cat, zip(*scores))
-        if not (self.config.joint_memory or self.config.searches or self._recorder is not None):
+        if not (self.config.joint_memory or self.config.searches or self.parts.recorder is not None):
             return None, targets, token_lse, target_logit
         representation = tap.representation(output if is_features else None)
         keys = representation.reshape(-1, representation.size(-1))
@@ -182,10 +190,10 @@ class MemoryScorer:
         return batch, targets, token_lse, target_logit
 
     def _search(self, queries: Tensor) -> Neighbors:
-        assert self._retriever is not None
-        neighbors = self._retriever.search(queries)
-        if self._recall is not None:
-            self._recall.add(queries, neighbors.rows)
+        assert self.parts.retriever is not None
+        neighbors = self.parts.retriever.search(queries)
+        if self.parts.recall is not None:
+            self.parts.recall.add(queries, neighbors.rows)
         return neighbors
 
     def _score_memories(
@@ -263,7 +271,7 @@ class MemoryScorer:
 
     def _counted(self, lengths: Sequence[int]) -> Tensor | None:
         """Which of the evaluated tokens count, int64 on the CPU; None for all."""
-        if not self.skip_bos:
+        if not self.parts.skip_bos:
             return None
         counts = torch.ones(sum(lengths), dtype=torch.bool)
         counts[[sum(lengths[:row]) for row in range(len(lengths))]] = False

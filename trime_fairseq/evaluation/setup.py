@@ -16,11 +16,11 @@ from ..datastore import BackgroundSink, Manifest, RecallSample, Retriever, RowSi
 from ..distributed import is_distributed, rank, world_size
 from ..files import file_hash, modification_time, text_hash
 from .config import EvaluationConfig, MemoryConfig, flags_named, part_of
-from .external import Querying, open_external
-from .recorder import KeyRecorder, RowPlan
+from .external import KeySource, open_external
+from .recorder import KeyRecorder, RowRanges
 from .result import Shard
 from .run import EvaluationRun
-from .scorer import MemoryScorer
+from .scorer import MemoryScorer, ScorerParts
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +35,7 @@ class Task(Protocol):
         self,
         config: MemoryConfig,
         pad: int,
-        *,
-        skip_bos: bool,
-        retriever: Retriever | None,
-        recorder: KeyRecorder | None,
-        recall: RecallSample | None,
+        parts: ScorerParts,
     ) -> MemoryScorer:
         """See :class:`MemoryScorer`."""
 
@@ -116,10 +112,7 @@ class EvaluationSetup:
         scorer = self.task.build_scorer(
             part_of(config, MemoryConfig),
             self.dictionary.pad(),
-            skip_bos=config.add_bos_token,
-            retriever=retriever,
-            recorder=recorder,
-            recall=recall,
+            ScorerParts(config.add_bos_token, retriever, recorder, recall),
         )
         at_end.append(lambda: {"stage_seconds": scorer.times.seconds()})
         epochs = iterators.EpochBatchIterator(
@@ -146,7 +139,7 @@ class EvaluationSetup:
     def _open_external(self, batches: Batches, at_end: list[Ending]) -> tuple[Retriever, RecallSample | None]:
         config = self.config
         use_gpu = torch.cuda.is_available() and not config.cpu
-        model = Querying(self.key_dimension, config.knn_keytype, self._dictionary_hash(), config.path)
+        model = KeySource(self.key_dimension, config.knn_keytype, self._dictionary_hash(), config.path)
         retriever, store, metric = open_external(config, model, use_gpu)
         if not config.check_recall:
             return retriever, None
@@ -162,7 +155,7 @@ class EvaluationSetup:
         preceding = np.cumsum(self.lengths) - self.lengths
         reach = np.array([self.samples.context_length(p) for p in range(len(self.lengths))])
         full = window if config.context_full_only else 0
-        plan = RowPlan(self.lengths, np.minimum(reach, preceding), full, config.dstore_size)
+        plan = RowRanges(self.lengths, np.minimum(reach, preceding), full, config.dstore_size)
         begin, end = plan.range(batches)
         sink = self.task.build_sink(self._manifest(plan.rows), begin, end, self.shard)
         missing, row = plan.missing(batches, sink.resume_row)

@@ -23,7 +23,7 @@ from ..distributed import rank
 from ..evaluation.config import EvaluationConfig, MemoryConfig, flags_named, part_of
 from ..evaluation.result import Shard
 from ..evaluation.run import EvaluationRun
-from ..evaluation.scorer import MemoryScorer
+from ..evaluation.scorer import MemoryScorer, ScorerParts
 from ..evaluation.setup import EvaluationSetup
 from ..files import check_writable
 from ..flags import flag
@@ -71,6 +71,11 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         if args.eval_file:
             check_writable("--eval-file", args.eval_file)
         part_of(args, EvaluationConfig).check()
+        folder = utils.split_paths(args.data)[0]
+        if not os.path.isfile(os.path.join(folder, "dict.txt")):
+            raise ValueError(
+                f"DATA {folder} holds no dict.txt: make it with fairseq-preprocess --destdir {folder}"
+            )
         task: TrimeLanguageModelingTask = super().setup_task(args, **kwargs)
         if args.output_segments_to_file:
             task._export_segments(args.output_segments_to_file)
@@ -249,9 +254,9 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         )
         return setup.start(max_tokens, batch_size, num_workers, data_buffer_size)
 
-    def build_scorer(self, config: MemoryConfig, pad: int, **parts: Any) -> MemoryScorer:
+    def build_scorer(self, config: MemoryConfig, pad: int, parts: ScorerParts) -> MemoryScorer:
         """Who scores an evaluation. Arguments as of :class:`MemoryScorer`; subclasses may build others."""
-        return MemoryScorer(config, pad, **parts)
+        return MemoryScorer(config, pad, parts)
 
     def build_sink(self, manifest: Manifest, begin: int, end: int, shard: Shard) -> RowSink:
         """Where the rows [begin, end) of the datastore go that ``manifest`` describes."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 
+from .. import __version__
 from ..evaluation.config import EvaluationConfig, MemoryConfig, part_of
 from ..flags import flag
 from .axes import AXES, Axes, Point
@@ -80,6 +81,7 @@ def get_parser() -> argparse.ArgumentParser:
     for name in AXES:
         help = f"values of {flag(name)}: {_VALID[name][1]}"
         parser.add_argument(_grid_flag(name), nargs="+", metavar="VALUES", help=help)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--output", metavar="DIR", help="write tuning.json and tuning.png there")
     parser.add_argument("--show", type=int, default=10, metavar="N", help="settings to print (%(default)s)")
     return parser

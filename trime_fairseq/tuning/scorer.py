@@ -1,14 +1,13 @@
 """A scorer that adds up the loss of every point of a grid."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..evaluation.config import MemoryConfig
 from ..evaluation.memory_scores import MemoryScores, NeighborScores
-from ..evaluation.scorer import Grid, MemoryScorer, Mixture
+from ..evaluation.scorer import Grid, MemoryScorer, Mixture, ScorerParts
 from ..memory import interpolate, trime_log_prob
 from .axes import Axes
 
@@ -30,12 +29,22 @@ class GridScorer(MemoryScorer):
         ValueError: if ``config`` is no point of the grid.
     """
 
-    def __init__(self, axes: Axes, config: MemoryConfig, pad: int, at_once: int = 0, **parts: Any) -> None:
+    # The evaluation's own result is of one point among many.
+    judges = False
+
+    def __init__(
+        self,
+        axes: Axes,
+        config: MemoryConfig,
+        pad: int,
+        parts: ScorerParts | None = None,
+        at_once: int = 0,
+    ) -> None:
         self.axes = axes
         self._position = axes.position(config)
         self._at_once = at_once
         self._nll: Tensor | None = None
-        super().__init__(config, pad, **parts)
+        super().__init__(config, pad, parts)
 
     def nll(self) -> Tensor:
         """Sums over all tokens of their negative log-likelihoods, in nats: float64, of the axes' shape."""
