@@ -139,6 +139,12 @@ def test_every_import_is_seen():
     assert {_room(path) for path in _sources() if "/" in path} == set(FLOOR) - {"files", "distributed"}
 
 
+def test_one_arrow_upwards_is_drawn_by_fairseqs_importer():
+    """``evaluate()`` registers the package, ``tasks`` included, as fairseq does for ``--user-dir``."""
+    found = {path for path, source in _sources().items() if "import_tasks" in source}
+    assert found == {"evaluation/eval_lm.py"}
+
+
 HOUSE = {"__init__.py": "", "files.py": "", "memory/__init__.py": "", "datastore/__init__.py": ""}
 HOUSE |= {"memory/lse.py": "", "evaluation/eval_lm.py": "import fairseq_cli.eval_lm", "data/__init__.py": ""}
 HOUSE |= {"models/__init__.py": "", "cli/tune.py": "from ..evaluation import eval_lm"}
