@@ -74,11 +74,10 @@ def test_command_errors_are_one_line(tmp_path, capsys):
     assert "unrecognized arguments: --max-tokens 512" in capsys.readouterr().err
 
 
-def test_streaming_passes_other_flags_to_the_evaluation(tmp_path, monkeypatch):
+def test_streaming_passes_other_flags_to_the_evaluation(tmp_path, monkeypatch, capsys):
     words = []
     monkeypatch.setattr("fairseq_cli.eval_lm.cli_main", lambda: words.extend(sys.argv))
-    # "--dim" would be an abbreviation of --dimension.
-    evaluation = ["data-bin", "--path", "model.pt", "--dim", "7"]
+    evaluation = ["data-bin", "--path", "model.pt", "--batch-size", "7"]
     main([*evaluation, *arguments(tmp_path, "--streaming", "--dstore_fp16", "--dstore_size", "9")])
     assert words[: 1 + len(evaluation)] == ["fairseq-eval-lm", *evaluation]
     prefix = ["--dstore-mmap", str(tmp_path / "dstore"), "--gen-subset", "train"]
@@ -89,6 +88,9 @@ def test_streaming_passes_other_flags_to_the_evaluation(tmp_path, monkeypatch):
     main(["--gen-subset=valid", *arguments(tmp_path, "--streaming")])
     assert "--gen-subset=valid" in words
     assert "train" not in words
+    # Not an abbreviation of --dimension.
+    assert main(["data-bin", "--dim", "7", *arguments(tmp_path, "--streaming")]) == 1
+    assert "unrecognized arguments: --dim 7" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
