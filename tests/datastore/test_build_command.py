@@ -85,7 +85,7 @@ def test_streaming_passes_other_flags_to_the_evaluation(tmp_path, monkeypatch, c
     assert words[1 + len(evaluation) :][: len(added)] == added
     assert not {"--faiss-index", "--ncentroids", "--code-size", "--streaming"} & set(words)
     words.clear()
-    main(["--gen-subset=valid", *arguments(tmp_path, "--streaming")])
+    main(["data-bin", "--gen-subset=valid", *arguments(tmp_path, "--streaming")])
     assert "--gen-subset=valid" in words
     assert "train" not in words
     # Not an abbreviation of --dimension.
