@@ -27,7 +27,7 @@ def evaluate(
 
         local = EvaluationConfig(use_local=True, tokens_per_sample=256)
         result = evaluate("checkpoint_best.pt", "data-bin/my", local, gen_subset="test")
-        print(result.ppl, result.ppl_without_memory)
+        gain = result.ppl_without_memory - result.ppl
 
     Args:
         checkpoint: file of the model.
