@@ -62,3 +62,20 @@ class Axes(NamedTuple):
 
 
 AXES = Axes._fields
+
+
+class MemoryAxes(NamedTuple):
+    """Values for which memories are scored; empty where a memory is not used. All increase.
+
+    Attributes:
+        temperatures: of the memories in a softmax, by similarity.
+        mem_sizes: tokens of the long-term memory; 0 is none.
+        ks: numbers of neighbours.
+        interp_temps: of the distribution of the neighbours alone (with ``--knnlm`` without ``--mode li`` this
+            is what ``--softmax-temp`` sets).
+    """
+
+    temperatures: tuple[float, ...] = ()
+    mem_sizes: tuple[int, ...] = ()
+    ks: tuple[int, ...] = ()
+    interp_temps: tuple[float, ...] = ()
