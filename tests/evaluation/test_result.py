@@ -29,8 +29,16 @@ def test_no_comparison_without_memories(caplog):
     ("description", "advice"),
     [
         ({}, "tune --softmax-temp with trime-tune"),
-        ({"lmbda": 0.2, "mode": "gn"}, "tune --softmax-temp and --lmbda with trime-tune"),
-        ({"mode": "li", "lmbda": None}, "try a smaller --cache-lmbda"),  # which trime-tune refuses
+        ({"lmbda": 0.2, "knnlm": True}, "tune --softmax-temp and --lmbda with trime-tune"),
+        (
+            {"lmbda": 0.2, "use_interp": True},
+            "tune --softmax-temp, --interp-temp and --lmbda with trime-tune",
+        ),
+        ({"mode": "li", "cache_lmbda": 0.2, "lmbda": None}, "tune --softmax-temp and --cache-lmbda with"),
+        (
+            {"mode": "li", "knnlm": True, "cache_lmbda": 0.2, "lmbda": 0.1},
+            "tune --softmax-temp, --interp-temp, --cache-lmbda and --lmbda with",
+        ),
     ],
 )
 def test_worse_memories_bring_advice(caplog, description, advice):

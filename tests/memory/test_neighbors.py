@@ -42,7 +42,7 @@ def test_loops():
 def test_interpolation_where_nothing_was_found():
     log_prob = torch.tensor([0.5, 0.5]).log()
     other = torch.tensor([0.1, 0.1]).log()
-    result = interpolate(log_prob, other, 0.25, torch.tensor([True, False])).exp()
+    result = interpolate(log_prob, (other, 0.25, torch.tensor([True, False]))).exp()
     assert result.tolist() == pytest.approx([0.75 * 0.5 + 0.25 * 0.1, 0.5])
 
 
@@ -51,12 +51,13 @@ def test_interpolation_broadcasts():
     log_prob, other = torch.rand(3, 1, 5).log(), torch.rand(2, 5).log()
     exists = torch.tensor([True, False, True, True, False])
     other[0, 1] = math.nan
-    result = interpolate(log_prob, other, 0.25, exists)
+    result = interpolate(log_prob, (other, 0.25, exists))
     assert result.shape == (3, 2, 5)
     for t in range(3):
         for k in range(2):
-            assert torch.equal(result[t, k], interpolate(log_prob[t, 0], other[k], 0.25, exists))
-    torch.testing.assert_close(interpolate(other[:, :1], log_prob, 1.0, exists[:1]), log_prob.expand(3, 2, 5))
+            assert torch.equal(result[t, k], interpolate(log_prob[t, 0], (other[k], 0.25, exists)))
+    all_other = interpolate(other[:, :1], (log_prob, 1.0, exists[:1]))
+    torch.testing.assert_close(all_other, log_prob.expand(3, 2, 5))
 
 
 @settings(max_examples=40, deadline=None)
@@ -93,5 +94,5 @@ def test_sums_to_one_over_the_vocabulary(types, count, k, temperature, weight, s
         )
         (among,), (found,) = neighbor_lse(scores, tokens, target, 1 / temperature, (k,))
         exists = among > -math.inf
-        total += interpolate(joint, found - among, weight, exists).exp()
+        total += interpolate(joint, (found - among, weight, exists)).exp()
     assert total.tolist() == pytest.approx([1.0] * count, abs=1e-9)

@@ -6,7 +6,8 @@ from .quiet import import_fairseq
 import_fairseq()
 
 # isort: on
-from .config import DatastoreConfig, EvaluationConfig, MemoryConfig  # noqa: E402
+from .config import EvaluationConfig, MemoryConfig  # noqa: E402
+from .datastore_config import DatastoreConfig  # noqa: E402
 from .eval_lm import evaluate, register, run_eval_lm  # noqa: E402
 from .result import EvaluationResult  # noqa: E402
 from .scorer import MemoryScorer, ScorerParts  # noqa: E402

@@ -1,9 +1,7 @@
 """The flags of an evaluation: which memories, which datastore, and what contradicts what."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import Any, Optional, TypeVar
 
@@ -11,10 +9,10 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.tasks.language_modeling import LanguageModelingConfig
 from omegaconf import II
 
-from ..datastore import METRICS, SIMILARITIES, DatastoreError
 from ..files import check_writable
-from ..flags import flag, name_flags
+from ..flags import flag
 from ..models.config import KeyConfig
+from .datastore_config import DatastoreConfig
 
 MODES = ("gn", "lm", "li")
 # Flags that would do nothing without a search.
@@ -23,34 +21,7 @@ SEARCH_FLAGS = (
     *("move_dstore_to_mem", "use_faiss_cpu", "check_recall"),
 )
 
-# Flags of arguments that errors of the datastore room name, where :func:`flag` does not tell.
-_FLAGS = {
-    "begin": "--batch-size",
-    "devices": "--use-faiss-cpu",
-    "end": "--max-tokens",
-    "fp16": "--dstore-fp16",
-    "key_dtype": "--dstore-fp16",
-    "load_keys": "--no-load-keys",
-    "metric": "--faiss-metric-type",
-    "model": "--path",
-    "name": "--indexfile",
-    "need_keys": "--no-load-keys",
-    "prefix": "--dstore-mmap",
-    "rows": "--dstore-size",
-    "similarity": "--knn-sim-func",
-    "size": "--check-recall",
-}
-
 Config = TypeVar("Config", bound=FairseqDataclass)
-
-
-@contextmanager
-def flags_named() -> Iterator[None]:
-    """Errors of the datastore room name the flags of an evaluation, not their own arguments."""
-    try:
-        yield
-    except DatastoreError as error:
-        raise DatastoreError(name_flags(str(error), **_FLAGS)) from error
 
 
 @dataclass
@@ -58,7 +29,8 @@ class MemoryConfig(KeyConfig):
     """Which memories an evaluation uses, and how they are combined with the model's own distribution.
 
     The modes: ``gn`` normalises over tokens and memories together (TRIME), ``lm`` is the plain model, ``li``
-    interpolates the softmax over memories with that over tokens (continuous cache).
+    interpolates the softmax over memories with that over tokens (continuous cache). How the distributions
+    mix: :mod:`trime_fairseq.evaluation.mixture`.
     """
 
     use_local: bool = field(
@@ -70,7 +42,13 @@ class MemoryConfig(KeyConfig):
         metadata={"help": "memory: the last --mem-size evaluated tokens before the sample"},
     )
     mem_size: int = field(default=0, metadata={"help": "size of the long-term memory, in tokens"})
-    softmax_temp: float = field(default=1.0, metadata={"help": "temperature of the similarities to memories"})
+    softmax_temp: Optional[float] = field(
+        default=None,
+        metadata={
+            "help": "temperature of the similarities to memories; by default that of the checkpoint's "
+            "training where it says so (with --mode gn), else 1"
+        },
+    )
     mode: ChoiceEnum(MODES) = field(  # type: ignore[valid-type]
         default="gn",
         metadata={
@@ -79,7 +57,7 @@ class MemoryConfig(KeyConfig):
         },
     )
     cache_lmbda: Optional[float] = field(
-        default=None, metadata={"help": "weight of the memory softmax in --mode li"}
+        default=None, metadata={"help": "weight of the memory softmax in --mode li, in [0, 1]"}
     )
     use_external: bool = field(
         default=False, metadata={"help": "memory: the --k nearest keys of a datastore"}
@@ -94,108 +72,118 @@ class MemoryConfig(KeyConfig):
     )
     knnlm: bool = field(
         default=False,
-        metadata={"help": "plain kNN-LM: interpolate the plain model, temperature --softmax-temp"},
+        metadata={
+            "help": "plain kNN-LM: interpolate the plain model, temperature --softmax-temp; with --mode li "
+            "also with the memory softmax, and the neighbours' temperature is --interp-temp"
+        },
     )
 
     def check(self) -> None:
         """Raises ValueError, naming the flag and the fix, if the settings contradict each other."""
-        if not 0 < self.softmax_temp < math.inf:
-            raise ValueError(f"--softmax-temp must be positive, not {self.softmax_temp}")
+        for name in ("softmax_temp", "interp_temp"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{flag(name)} must be positive, not {value}")
         if self.mem_size < 0:
             raise ValueError(f"--mem-size must be positive, not {self.mem_size}")
+        if self.k < 1:
+            raise ValueError(f"--k must be positive, not {self.k}")
         if self.use_long and not self.use_local:
             raise ValueError("--use-long adds to the local memory: pass --use-local as well")
         if self.use_long and self.mem_size == 0:
             raise ValueError("--use-long needs --mem-size N, the number of preceding tokens to keep")
         if self.mem_size > 0 and not self.use_long:
             raise ValueError("--mem-size is the size of the long-term memory: pass --use-long as well")
-        if self.mode == "li":
-            if not (self.use_local or self.use_external):
-                raise ValueError("--mode li interpolates with a memory: pass --use-local as well")
-            if self.cache_lmbda is None or not 0.0 <= self.cache_lmbda < 1.0:
-                raise ValueError("--mode li needs --cache-lmbda, the weight of the memory, in [0, 1)")
-        elif self.cache_lmbda is not None:
-            raise ValueError("--cache-lmbda is the weight of --mode li: pass --mode li as well")
-
-        self._check_external()
-
-    def _check_external(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"--k must be positive, not {self.k}")
-        if not 0 < self.interp_temp < math.inf:
-            raise ValueError(f"--interp-temp must be positive, not {self.interp_temp}")
         if self.knnlm:
-            if self.use_local or self.use_external or self.use_interp or self.mode != "gn":
-                raise ValueError(
-                    "--knnlm is the plain kNN-LM: no --use-local, --use-external, --use-interp or --mode"
-                )
-            if self.interp_temp != 1.0:
-                raise ValueError("--knnlm takes its temperature from --softmax-temp, not --interp-temp")
-        elif self.use_interp:
-            if not self.use_external:
-                raise ValueError("--use-interp interpolates with the neighbours: pass --use-external as well")
-            if self.mode != "gn":
-                raise ValueError(f"--use-interp interpolates with --mode gn, not {self.mode}")
-        elif self.lmbda is not None or self.interp_temp != 1.0:
-            raise ValueError("--lmbda and --interp-temp are for --use-interp: pass it as well")
-        if (self.knnlm or self.use_interp) and (self.lmbda is None or not 0.0 <= self.lmbda <= 1.0):
-            raise ValueError("--lmbda, the weight of the neighbours' distribution, is needed, in [0, 1]")
+            self._check_knnlm()
+        if self.use_interp and not self.use_external:
+            raise ValueError("--use-interp interpolates with the neighbours: pass --use-external as well")
+        if self.use_interp and self.mode != "gn":
+            raise ValueError(f"--use-interp interpolates with --mode gn, not {self.mode}")
+        if self.mode == "li" and not (self.use_local or self.use_external):
+            raise ValueError("--mode li interpolates with a memory: pass --use-local as well")
+        self._check_weights()
+
+    def _check_knnlm(self) -> None:
+        if self.use_external or self.use_interp:
+            raise ValueError("--knnlm searches by itself: leave out --use-external and --use-interp")
+        if self.mode == "lm":
+            raise ValueError("--knnlm is no --mode lm, the model without any memory: leave one of them out")
+        if self.mode == "gn" and self.use_local:
+            raise ValueError(
+                "--knnlm is the plain kNN-LM: pass --mode li to interpolate with --use-local as well, or "
+                "leave --use-local out"
+            )
+        if self.mode == "gn" and self.interp_temp != 1.0:
+            raise ValueError(
+                "--knnlm takes its temperature from --softmax-temp, not --interp-temp (unless with --mode li)"
+            )
+
+    def _check_weights(self) -> None:
+        needed = self.weight_names
+        if self.cache_lmbda is not None and "cache_lmbda" not in needed:
+            raise ValueError("--cache-lmbda is the weight of --mode li: pass --mode li as well")
+        if "lmbda" not in needed and (self.lmbda is not None or self.interp_temp != 1.0):
+            raise ValueError(
+                "--lmbda and --interp-temp are for --use-interp: pass it as well (or --knnlm instead of "
+                "--use-external)"
+            )
+        whose = {"cache_lmbda": "the memory softmax", "lmbda": "the neighbours' distribution"}
+        for name in needed:
+            value = getattr(self, name)
+            if value is None or not 0.0 <= value <= 1.0:
+                given = "" if value is None else f", not {value}"
+                raise ValueError(f"{flag(name)}, the weight of {whose[name]}, is needed, in [0, 1]{given}")
+        if sum(self.weights) > 1.0:
+            raise ValueError(
+                f"--cache-lmbda {self.cache_lmbda} and --lmbda {self.lmbda} exceed 1 together: they are "
+                "weights of one mixture, lower them"
+            )
+
+    def with_softmax_temp(self: Config, trained: float | None) -> Config:
+        """A copy whose ``softmax_temp`` is set.
+
+        Args:
+            trained: the temperature that the checkpoint was trained with, None where it does not say. It is
+                for the joint softmax only: similarities mean nothing to a model that was trained without.
+        """
+        config: Any = self
+        value = config.softmax_temp
+        if value is None:
+            joint = config.mode == "gn" and not config.knnlm
+            value = trained if joint and trained is not None else 1.0
+        return replace(self, softmax_temp=value)
+
+    @property
+    def joint_temp(self) -> float:
+        """Temperature of the softmax that memories are in; 1 by default."""
+        return 1.0 if self.softmax_temp is None else self.softmax_temp
+
+    @property
+    def neighbor_temp(self) -> float:
+        """Temperature of the neighbours' own distribution: ``--softmax-temp`` if that is all there is."""
+        return self.joint_temp if self.knnlm and self.mode != "li" else self.interp_temp
+
+    @property
+    def weight_names(self) -> tuple[str, ...]:
+        """The settings that are weights of the mixture, beside what is left to the model."""
+        in_use = {"cache_lmbda": self.mode == "li", "lmbda": self.knnlm or self.use_interp}
+        return tuple(name for name, used in in_use.items() if used)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Their values."""
+        return tuple(getattr(self, name) for name in self.weight_names)
 
     @property
     def joint_memory(self) -> bool:
-        """Whether any memory enters the softmax."""
+        """Whether memories enter a softmax by their similarities: with the tokens, or alone (``li``)."""
         return (self.use_local or self.use_external) and self.mode != "lm"
 
     @property
     def searches(self) -> bool:
         """Whether the neighbours of each token are needed."""
         return self.knnlm or (self.use_external and self.mode != "lm")
-
-
-@dataclass
-class DatastoreConfig(FairseqDataclass):  # type: ignore[misc]
-    """The datastore that an evaluation searches, or writes."""
-
-    dstore_filename: Optional[str] = field(
-        default=None, metadata={"help": "prefix of the datastore to search"}
-    )
-    indexfile: Optional[str] = field(default=None, metadata={"help": "Faiss index of the datastore's keys"})
-    probe: Optional[int] = field(
-        default=None, metadata={"help": "lists of the index to visit; by default as the index was built"}
-    )
-    faiss_metric_type: Optional[ChoiceEnum(METRICS)] = field(  # type: ignore[valid-type]
-        default=None, metadata={"help": "metric of the index; by default as the file beside it says"}
-    )
-    knn_sim_func: Optional[ChoiceEnum(SIMILARITIES)] = field(  # type: ignore[valid-type]
-        default=None,
-        metadata={
-            "help": "compute the neighbours' scores from the keys: ip, l2 or cos; do_not_recomp_l2: take "
-            "Faiss's approximate L2 distances; by default Faiss's scores, but exact L2 distances"
-        },
-    )
-    no_load_keys: bool = field(default=False, metadata={"help": "do without the datastore's keys"})
-    move_dstore_to_mem: bool = field(
-        default=False, metadata={"help": "read the datastore's keys into memory"}
-    )
-    use_faiss_cpu: bool = field(default=False, metadata={"help": "search on the CPU"})
-    check_recall: int = field(
-        default=0, metadata={"help": "compare so many searches with exact search over all keys"}
-    )
-    dstore_fp16: bool = field(
-        default=False,
-        metadata={"help": "keys are written as float16; a datastore without manifest has float16 keys"},
-    )
-    dstore_size: Optional[int] = field(
-        default=None,
-        metadata={"help": "number of keys, if not all evaluated tokens; of a datastore without manifest"},
-    )
-    save_knnlm_dstore: bool = field(
-        default=False, metadata={"help": "write a datastore: key and token of every evaluated token"}
-    )
-    dstore_mmap: Optional[str] = field(default=None, metadata={"help": "prefix of the datastore to write"})
-    context_full_only: bool = field(
-        default=False, metadata={"help": "leave tokens without a full context window out of the datastore"}
-    )
 
 
 @dataclass

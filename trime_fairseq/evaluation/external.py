@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from ..datastore import Datastore, DatastoreError, Retriever, gpus_for_index, open_datastore, open_index
 from ..files import file_hash
-from .config import EvaluationConfig, flags_named
+from .config import EvaluationConfig
+from .datastore_config import flags_named
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..datastore import BackgroundSink
-from .config import flags_named
+from .datastore_config import flags_named
 
 
 class RowRanges:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..distributed import world_size
 from ..files import write_json
+from ..flags import flag
 
 logger = logging.getLogger(__name__)
 
@@ -177,10 +178,14 @@ class EvaluationResult:
             logger.warning(f"TRIME: the memories make it worse: {self._advice()} before you judge them")
 
     def _advice(self) -> str:
-        if self.description.get("mode") == "li":
-            return "try a smaller --cache-lmbda or another --softmax-temp"
-        weight = " and --lmbda" if self.description.get("lmbda") is not None else ""
-        return f"tune --softmax-temp{weight} with trime-tune"
+        given = self.description
+        settings = ["--softmax-temp"]
+        if given.get("use_interp") or (given.get("knnlm") and given.get("mode") == "li"):
+            settings.append("--interp-temp")
+        settings += [flag(name) for name in ("cache_lmbda", "lmbda") if given.get(name) is not None]
+        *others, last = settings
+        names = f"{', '.join(others)} and {last}" if others else last
+        return f"tune {names} with trime-tune"
 
 
 def perplexity(loss: float) -> float:

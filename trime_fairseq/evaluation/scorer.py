@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..data.context_window import EvaluationSample
 from ..datastore import Neighbors, RecallSample, Retriever
-from ..memory import interpolate, memory_mass, positive_share, trime_log_prob
 from ..models.output import run_decoder, token_scores
 from ..models.representation import RepresentationTap
 from .config import MemoryConfig
@@ -23,6 +22,7 @@ from .memory_scores import (
     local_memory,
     neighbor_scores,
 )
+from .mixture import Mixture, mix
 from .recorder import KeyRecorder
 from .result import Totals
 from .stages import StageTimes
@@ -62,20 +62,6 @@ class Grid(NamedTuple):
     interp_temps: tuple[float, ...]
 
 
-class Mixture(NamedTuple):
-    """A distribution at N tokens, float32 [N] each.
-
-    Attributes:
-        log_prob: of the target.
-        mass: share of the distribution that lies on memories.
-        share: share of the target's probability that came from memories.
-    """
-
-    log_prob: Tensor
-    mass: Tensor
-    share: Tensor
-
-
 class MemoryScorer:
     """Log-probabilities of the evaluated tokens of consecutive samples, with all memories.
 
@@ -112,9 +98,9 @@ class MemoryScorer:
         config = self.config
         sizes = (config.mem_size,) if config.use_long else ()
         ks = (config.k,) if config.searches else ()
-        if config.knnlm:
-            return Grid((), sizes, ks, (config.softmax_temp,))
-        return Grid((config.softmax_temp,), sizes, ks, (config.interp_temp,) * config.use_interp)
+        temperatures = (config.joint_temp,) if config.joint_memory else ()
+        interp_temps = (config.neighbor_temp,) if "lmbda" in config.weight_names else ()
+        return Grid(temperatures, sizes, ks, interp_temps)
 
     @torch.no_grad()
     def generate(
@@ -213,7 +199,7 @@ class MemoryScorer:
             memories.append(local_memory(batch, grid.temperatures, config.memory_impl))
         if self.preceding_text is not None:
             memories.append(self.preceding_text.read_and_add(batch, grid.temperatures))
-        if neighbors is not None:
+        if neighbors is not None and config.use_external:
             memories.append(external_memory(batch, neighbors, grid.temperatures, grid.ks))
         joint, *others = memories
         for other in others:
@@ -235,39 +221,13 @@ class MemoryScorer:
             joint, alone: of :meth:`_score_memories`.
             counted: the tokens that count for the totals, int64; None for all.
         """
-        return self._mix(
+        return mix(
+            self.config,
             token_lse,
             target_logit,
             None if joint is None else MemoryScores(*(lse.reshape(-1) for lse in joint)),
             None if alone is None else NeighborScores(*(value.reshape(-1) for value in alone)),
         )
-
-    def _mix(
-        self,
-        token_lse: Tensor,
-        target_logit: Tensor,
-        joint: MemoryScores | None,
-        alone: NeighborScores | None,
-    ) -> Mixture:
-        """Mixes tokens and memories at one point of the grid; all tensors are of shape [N]."""
-        log_prob = target_logit - token_lse
-        nothing = torch.zeros_like(log_prob)
-        mixture = Mixture(log_prob, nothing, nothing)
-        if joint is not None and self.config.mode == "li":
-            assert self.config.cache_lmbda is not None
-            exists = joint.all_lse > -torch.inf
-            from_memory = (joint.positive_lse - joint.all_lse).masked_fill(~exists, -torch.inf)
-            return _interpolated(mixture, NeighborScores(from_memory, exists), self.config.cache_lmbda)
-        if joint is not None:
-            mixture = Mixture(
-                trime_log_prob(token_lse, target_logit, *joint),
-                memory_mass(token_lse, joint.all_lse),
-                positive_share(target_logit, joint.positive_lse),
-            )
-        if alone is not None:
-            assert self.config.lmbda is not None
-            mixture = _interpolated(mixture, alone, self.config.lmbda)
-        return mixture
 
     def _counted(self, lengths: Sequence[int]) -> Tensor | None:
         """Which of the evaluated tokens count, int64 on the CPU; None for all."""
@@ -290,13 +250,3 @@ def _evaluated_positions(spans: Sequence[tuple[int, int]], width: int) -> Tensor
     return torch.cat(
         [torch.arange(row * width + first, row * width + last) for row, (first, last) in enumerate(spans)]
     )
-
-
-def _interpolated(mixture: Mixture, other: NeighborScores, weight: float) -> Mixture:
-    """After interpolation with a distribution that is all memory."""
-    log_prob, mass, share = mixture
-    result = interpolate(log_prob, other.log_prob, weight, other.exists)
-    kept = torch.full_like(mass, weight).masked_fill(~other.exists, 0.0)
-    # What stays of the target's probability, of which ``share`` came from memory.
-    rest = ((log_prob - result).exp() * (1 - kept)).masked_fill(kept == 1, 0.0)
-    return Mixture(result, kept + (1 - kept) * mass, 1 - rest * (1 - share))

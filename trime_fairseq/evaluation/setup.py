@@ -15,7 +15,8 @@ from ..data.text_order import consecutive_batches, contiguous_shard, keep_short_
 from ..datastore import BackgroundSink, Manifest, RecallSample, Retriever, RowSink
 from ..distributed import is_distributed, rank, world_size
 from ..files import file_hash, modification_time, text_hash
-from .config import EvaluationConfig, MemoryConfig, flags_named, part_of
+from .config import EvaluationConfig, MemoryConfig, part_of
+from .datastore_config import flags_named
 from .external import KeySource, open_external
 from .recorder import KeyRecorder, RowRanges
 from .result import Shard
@@ -29,7 +30,14 @@ Ending = Callable[[], Mapping[str, Any]]
 
 
 class Task(Protocol):
-    """What an evaluation needs of a task: who scores, and where the keys go that a datastore keeps."""
+    """What an evaluation needs of a task: who scores, and where the keys go that a datastore keeps.
+
+    Attributes:
+        trained_softmax_temp: temperature of the memories in the checkpoint's training; None where it does
+            not say.
+    """
+
+    trained_softmax_temp: float | None
 
     def build_scorer(
         self,
@@ -71,7 +79,11 @@ class EvaluationSetup:
         context_window: int,
         max_positions: int | None,
     ) -> None:
-        self.task, self.config, self.dictionary = task, config, dictionary
+        self.task, self.dictionary = task, dictionary
+        self.config = config.with_softmax_temp(task.trained_softmax_temp)
+        if config.softmax_temp is None and config.joint_memory:
+            value = self.config.softmax_temp
+            logger.info(f"TRIME: --softmax-temp {value:g}, the default for this checkpoint")
         self.key_dimension = key_dimension
         self.shard = shard
         self.context_window = context_window

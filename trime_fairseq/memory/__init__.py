@@ -12,10 +12,12 @@ A training step: :class:`Visibility` says which keys each query sees, :func:`mem
 """
 
 from .gather import Gathered, PendingGather, start_gather
+from .interpolation import Weighted, interpolate, remaining_weight
 from .long_term import LongTermMemory
 from .lse import IMPLEMENTATIONS, memory_lse
-from .neighbors import interpolate, neighbor_lse
+from .neighbors import neighbor_lse
 from .objective import memory_mass, positive_share, similarity_scale, trime_log_prob
+from .scales import memory_lse_at_scales
 from .token_scores import adaptive_token_scores, linear_token_scores, plain_token_scores
 from .visibility import Visibility
 
@@ -25,14 +27,17 @@ __all__ = [
     "LongTermMemory",
     "PendingGather",
     "Visibility",
+    "Weighted",
     "adaptive_token_scores",
     "interpolate",
     "linear_token_scores",
     "memory_lse",
+    "memory_lse_at_scales",
     "memory_mass",
     "neighbor_lse",
     "plain_token_scores",
     "positive_share",
+    "remaining_weight",
     "similarity_scale",
     "start_gather",
     "trime_log_prob",

@@ -41,17 +41,3 @@ def _running_lse(values: Tensor, sizes: Sequence[int]) -> Tensor:
         sums.append(torch.logaddexp(sums[-1], part) if sums else part)
         begin = end
     return torch.stack(sums) if sums else values.new_empty(0, values.size(0))
-
-
-def interpolate(log_prob: Tensor, other: Tensor, weight: float, exists: Tensor) -> Tensor:
-    """log((1 - weight) exp(log_prob) + weight exp(other)), and ``log_prob`` where ``other`` does not exist.
-
-    Args:
-        log_prob, other: log-probabilities, floating point; shapes broadcast. ``other`` may be anything, even
-            NaN, where it does not exist.
-        weight: in [0, 1].
-        exists: bool; broadcasts with the others.
-    """
-    share = weight * exists.to(log_prob.dtype)
-    other = torch.where(exists, other, other.new_full((), -math.inf))
-    return torch.logaddexp((1 - share).log() + log_prob, share.log() + other)

@@ -20,7 +20,8 @@ from ..data.predefined import check_one_folder
 from ..data.provenance import text_files_hash
 from ..datastore import DatastoreWriter, Manifest, RowSink
 from ..distributed import rank
-from ..evaluation.config import EvaluationConfig, MemoryConfig, flags_named, part_of
+from ..evaluation.config import EvaluationConfig, MemoryConfig, part_of
+from ..evaluation.datastore_config import flags_named
 from ..evaluation.result import Shard
 from ..evaluation.run import EvaluationRun
 from ..evaluation.scorer import MemoryScorer, ScorerParts
@@ -49,6 +50,8 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         self.config = part_of(args, EvaluationConfig)
         self.order = TrainingOrder.from_config(args)
         self.key_dimension = 0  # of the model that is built
+        # Of the memories in the training of the checkpoint; None where it does not say.
+        self.trained_softmax_temp: float | None = None
         self.epoch = 1
         self.update_num = 0
         self._devices_per_memory: int | None = None

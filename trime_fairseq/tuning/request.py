@@ -122,7 +122,7 @@ def read_request(arguments: Sequence[str]) -> Request:
         name: _values(name, words) for name in AXES if (words := getattr(own, f"grid_{name}")) is not None
     }
     _check(grid, given)
-    config = part_of(given, MemoryConfig)
+    config = part_of(given, MemoryConfig).with_softmax_temp(None)
     use_interp = not config.knnlm and (config.use_interp or "lmbda" in grid or "interp_temp" in grid)
     use_long = bool(max(grid["mem_size"])) if "mem_size" in grid else config.use_long
     in_use = {

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ..evaluation.config import MemoryConfig
 from ..evaluation.memory_scores import MemoryScores, NeighborScores
-from ..evaluation.scorer import Grid, MemoryScorer, Mixture, ScorerParts
+from ..evaluation.mixture import Mixture, mix
+from ..evaluation.scorer import Grid, MemoryScorer, ScorerParts
 from ..memory import interpolate, trime_log_prob
 from .axes import Axes
 
@@ -81,7 +82,7 @@ class GridScorer(MemoryScorer):
         if alone is not None:
             first = temperature if self.config.knnlm else interp_temp
             alone = NeighborScores(*(_at(value, first, k) for value in alone))
-        return self._mix(token_lse, target_logit, of_point, alone)
+        return mix(self.config, token_lse, target_logit, of_point, alone)
 
     def _parts(self, token_lse: Tensor, counted: Tensor | None) -> Iterator[slice | Tensor]:
         """The tokens that count, a few at a time."""
@@ -116,7 +117,7 @@ class GridScorer(MemoryScorer):
             # [1, 1, ks, interp_temps, n]
             other, exists = (value.transpose(0, 1)[None, None] for value in alone)
         for number, lmbda in enumerate(self.axes.lmbda):
-            mixed = interpolate(log_prob.unsqueeze(3), other, lmbda, exists)
+            mixed = interpolate(log_prob.unsqueeze(3), (other, lmbda, exists))
             result[..., number] = mixed.sum(-1, dtype=torch.float64)
         return result.neg_()
 
