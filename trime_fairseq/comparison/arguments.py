@@ -33,19 +33,23 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         usage=USAGE,
-        description="Compares models and their memories: every row is tuned on one text and evaluated on another.",
-        epilog="Memories: see docs/comparing.md. All other flags are those of fairseq-eval-lm, for all models.",
+        description="Compares models and their memories: each row tuned on one text, evaluated on another.",
+        epilog="Memories: see docs/comparing.md. Other flags are those of fairseq-eval-lm, for all models.",
         allow_abbrev=False,
     )
     parser.set_defaults(of_models=[])
-    parser.add_argument("source", metavar="COMPARISON.yaml|DATA", help="the comparison, or the binarised text")
+    parser.add_argument(
+        "source", metavar="COMPARISON.yaml|DATA", help="the comparison, or the binarised text"
+    )
     for name, metavar, help in (
         ("model", "NAME=FILES", "a model and its checkpoints, one per seed"),
         ("memories", "LIST", 'of the model before it, such as "none, cache 2048, knn"'),
         ("datastore", "YAML", 'of the model before it: "{dstore_filename: PREFIX, indexfile: FILE, k: 64}"'),
     ):
         parser.add_argument(f"--{name}", action=_Append, metavar=metavar, help=help)
-    parser.add_argument("--baseline", metavar="MODEL[, MEMORY]", help="default: the first model, without memory")
+    parser.add_argument(
+        "--baseline", metavar="MODEL[, MEMORY]", help="default: the first model, without memory"
+    )
     parser.add_argument("--tune", metavar="SUBSET", help="where settings are tuned (default: valid)")
     parser.add_argument("--test", metavar="SUBSET", help="where rows are compared (default: test)")
     parser.add_argument("--output", metavar="DIR", help=f"folder of all results (default: {DEFAULT_OUTPUT})")
@@ -99,7 +103,9 @@ def _models(flags: Sequence[_OfModel]) -> dict[str, Any]:
             if not equals or not label.strip():
                 raise ValueError(f"--model {value}: must be NAME=CHECKPOINT")
             if label.strip() in models:
-                raise ValueError(f"--model {label.strip()}: two models of this name: give each a name of its own")
+                raise ValueError(
+                    f"--model {label.strip()}: two models of this name: give each a name of its own"
+                )
             current = models[label.strip()] = {"checkpoint": files.split(",")}
         elif current is None:
             raise ValueError(f"--{name} {value}: belongs to the --model before it")

@@ -24,8 +24,8 @@ class Interval(NamedTuple):
 def resampled_losses(nll: Floats, tokens: npt.NDArray[np.int64], resamples: int = RESAMPLES) -> Floats:
     """The loss per token of all rows, on texts that are drawn from the samples with replacement.
 
-    All rows see the same draws. So the difference of two rows is a paired one: what makes a sample hard for both
-    cancels.
+    All rows see the same draws. So the difference of two rows is a paired one: what makes a sample hard for
+    both cancels.
 
     Args:
         nll: negative log-likelihood of each row and sample, float64 [R, S].

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from ..evaluation.config import SEARCH_FLAGS, DatastoreConfig, MemoryConfig
+from ..evaluation.config import SEARCH_FLAGS, MemoryConfig
+from ..evaluation.datastore_config import DatastoreConfig
 from ..flags import flag
 from ..models.config import KeyConfig
 
@@ -36,11 +37,13 @@ def check_evaluation_flags(words: Sequence[str], where: str) -> None:
         ValueError: naming ``where`` the flag was given, and the fix.
     """
     given = given_flags(words)
-    instead = {name: "give the model this memory, under memories" for name in _names(MemoryConfig)}
-    instead |= {name: "give it to the model, under datastore" for name in (*_names(DatastoreConfig), "k")}
+    instead = dict.fromkeys(_names(MemoryConfig), "give the model this memory, under memories")
+    instead |= dict.fromkeys((*_names(DatastoreConfig), "k"), "give it to the model, under datastore")
     instead |= dict.fromkeys(("save_knnlm_dstore", "dstore_mmap"), "write the datastore first")
     instead |= {"path": "name the file under models: checkpoint", "gen_subset": "name the subset under test"}
-    instead |= dict.fromkeys(("num_shards", "shard_id", "eval_file"), "leave it out: one process does the work")
+    instead |= dict.fromkeys(
+        ("num_shards", "shard_id", "eval_file"), "leave it out: one process does the work"
+    )
     for name in given:
         if name in instead and name not in _KEY_FIELDS:
             raise ValueError(f"{where}: {flag(name)}: {instead[name]}")

@@ -13,12 +13,13 @@
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from ..evaluation.config import MemoryConfig
 
 VOCABULARY = (
-    "none, local, local + long N, external, local + external, local + long N + external, cache, cache N, knn, "
-    "knn + cache, knn + cache N"
+    "none, local, local + long N, external, local + external, local + long N + external, cache, cache N, "
+    "knn, knn + cache, knn + cache N"
 )
 _PARTS = ("local", "long", "external", "knn", "cache")
 _SIZED = {"long": "needed", "cache": "possible"}
@@ -55,13 +56,13 @@ class Memory:
         """Whether it enters the softmax, as in the training of TRIME; a baseline needs no training."""
         return bool(self.parts) and not {"knn", "cache"} & set(self.parts)
 
-    def family(self, k: int, **keys: object) -> MemoryConfig:
+    def family(self, k: int, **keys: Any) -> MemoryConfig:
         """What is tuned for the row: memories and mode, without temperatures and weights.
 
         Args:
             k: most neighbours.
-            keys: fields of :class:`KeyConfig`. Tails of an adaptive softmax are always charged, so that each row
-                is a distribution.
+            keys: fields of :class:`KeyConfig`. Tails of an adaptive softmax are always charged, so that each
+                row is a distribution.
         """
         cache = "cache" in self.parts
         return MemoryConfig(
@@ -72,7 +73,7 @@ class Memory:
             use_external="external" in self.parts,
             use_interp="external" in self.parts,
             knnlm="knn" in self.parts,
-            **{"k": k} if self.searches else {},
+            k=k if self.searches else MemoryConfig.k,
             **{**keys, "exact_tails": True},
         )
 
@@ -102,4 +103,6 @@ def read_memory(text: str) -> Memory:
 
 
 def _unknown(text: str) -> ValueError:
-    return ValueError(f"no such memory: {text.strip()!r}. Memories are {VOCABULARY} (N tokens, a positive integer)")
+    return ValueError(
+        f"no such memory: {text.strip()!r}. Memories are {VOCABULARY} (N tokens, a positive integer)"
+    )

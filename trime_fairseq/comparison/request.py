@@ -1,4 +1,4 @@
-"""What is to be compared: models, their memories, the text. A YAML file and flags both become a :class:`Comparison`."""
+"""What is to be compared: models, their memories, the text. YAML and flags become a :class:`Comparison`."""
 
 import os
 import shlex
@@ -74,7 +74,8 @@ def read_comparison(content: Content) -> Comparison:
     """
     _check_keys(content, _KEYS, "")
     data, tune, test = (
-        _text(content, key, otherwise) for key, otherwise in (("data", None), ("tune", "valid"), ("test", "test"))
+        _text(content, key, otherwise)
+        for key, otherwise in (("data", None), ("tune", "valid"), ("test", "test"))
     )
     output = _text(content, "output", DEFAULT_OUTPUT)
     _check_data(data, tune, test)
@@ -94,7 +95,9 @@ def _model(name: Any, content: Any, shared: tuple[str, ...]) -> Model:
     if not isinstance(content, Mapping):
         raise ValueError(f"{where}: needs the keys checkpoint and memories")
     _check_keys(content, _MODEL_KEYS, f"{where}: ")
-    checkpoints = _texts(content.get("checkpoint"), f"{where}: checkpoint", "a file, or a list of one per seed")
+    checkpoints = _texts(
+        content.get("checkpoint"), f"{where}: checkpoint", "a file, or a list of one per seed"
+    )
     for checkpoint in checkpoints:
         if not os.path.isfile(checkpoint):
             raise ValueError(f"{where}: checkpoint: there is no file {checkpoint}")
@@ -112,8 +115,8 @@ def _model(name: Any, content: Any, shared: tuple[str, ...]) -> Model:
     needing = [memory for memory in memories if memory.searches]
     if needing and not searches:
         raise ValueError(
-            f"{where}: memory {str(needing[0])!r} searches a datastore: add datastore: {{dstore_filename: PREFIX, "
-            "indexfile: FILE}"
+            f"{where}: memory {str(needing[0])!r} searches a datastore: add datastore: "
+            "{dstore_filename: PREFIX, indexfile: FILE}"
         )
     if searches and not needing:
         raise ValueError(f"{where}: datastore: none of its memories searches one: leave it out")
@@ -126,7 +129,8 @@ def _searches(content: Any, checkpoints: int, where: str) -> tuple[Search, ...]:
         return ()
     stores = content if isinstance(content, list) else [content]
     if len(stores) != checkpoints:
-        raise ValueError(f"{where}: {checkpoints} checkpoints need a list of as many, not {len(stores)}")
+        needed = "1 checkpoint needs one" if checkpoints == 1 else f"{checkpoints} checkpoints need a list of as many"
+        raise ValueError(f"{where}: {needed}, not {len(stores)}")
     return tuple(Search(*search_flags(store, where)) for store in stores)
 
 
@@ -143,7 +147,7 @@ def _baseline(content: Any, models: Sequence[Model]) -> tuple[str, Memory]:
         if comma and (found := names.get(f"{name.strip()}, {_canonical(memory_name)}")):
             return found
     raise ValueError(
-        f"baseline: no row is {wanted}: give the model the memory none, or name a row as MODEL, MEMORY: one of "
+        f"baseline: no row is {wanted}: give the model the memory none, or name a row as MODEL, MEMORY: "
         + "; ".join(sorted(name for name in names if ", " in name))
     )
 
@@ -158,7 +162,9 @@ def _canonical(memory: str) -> str:
 def _check_data(data: str, tune: str, test: str) -> None:
     folder = data_folders(data)[0]
     if not os.path.isfile(os.path.join(folder, "dict.txt")):
-        raise ValueError(f"data: {folder} holds no dict.txt: make it with fairseq-preprocess --destdir {folder}")
+        raise ValueError(
+            f"data: {folder} holds no dict.txt: make it with fairseq-preprocess --destdir {folder}"
+        )
     for key, subset in (("tune", tune), ("test", test)):
         for ending in ("idx", "bin"):
             path = os.path.join(folder, f"{subset}.{ending}")
@@ -166,7 +172,7 @@ def _check_data(data: str, tune: str, test: str) -> None:
                 raise ValueError(f"{key}: there is no {path}: name a subset of data")
     if tune == test:
         raise ValueError(
-            f"tune: {tune} is the test subset, too: settings that were chosen on a text say nothing about others"
+            f"tune: {tune} is the test subset, too: settings chosen on a text say nothing about others"
         )
 
 
@@ -211,5 +217,3 @@ def _words(value: Any, where: str) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise ValueError(f"{where}: flags of fairseq-eval-lm as one text, not {value!r}")
     return tuple(str(word) for word in value)
-
-

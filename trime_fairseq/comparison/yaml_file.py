@@ -14,7 +14,9 @@ class _StrictLoader(yaml.SafeLoader):
         for key in keys:
             if keys.count(key) > 1:
                 line = node.start_mark.line + 1
-                raise ValueError(f"{key}: there {keys.count(key)} times, in what begins at line {line}: leave one")
+                raise ValueError(
+                    f"{key}: there {keys.count(key)} times, in what begins at line {line}: leave one"
+                )
         return super().construct_mapping(node, deep)
 
 

@@ -1,0 +1,101 @@
+"""Runs a comparison: what is missing is measured, then tables and plots are written."""
+
+import logging
+import os
+import re
+
+from ..files import Lock, check_writable, text_hash, whole_file, write_json
+from .cells import footnotes
+from .checkpoint import Checkpoint
+from .formats import as_json, comma_separated, latex, markdown
+from .frequencies import Counts, training_counts
+from .kept import keep, kept
+from .measure import Recorder, evaluate_rows, tune_rows
+from .request import Comparison
+from .result import CheckpointResult, TunedRows
+from .steps import Steps
+from .table import Results, make_table
+
+logger = logging.getLogger(__name__)
+
+
+def compare(comparison: Comparison, recorder: Recorder, command: str) -> str:
+    """Measures what is not there yet, and writes all results to the folder of the comparison.
+
+    Args:
+        recorder: runs the model over a text.
+        command: as it was given, for the footnotes.
+
+    Returns:
+        The table in Markdown.
+
+    Raises:
+        ValueError: for what cannot be compared, and if another command is writing to the folder.
+    """
+    folder = comparison.output
+    check_writable("--output", os.path.join(folder, "comparison.json"))
+    lock = Lock(os.path.join(folder, ".lock"))
+    if not lock.acquire():
+        raise ValueError(
+            f"--output {folder}: another trime-compare writes there: wait, or name another folder"
+        )
+    try:
+        results = _measure(comparison, recorder)
+        return _write(comparison, results, command)
+    finally:
+        lock.release()
+
+
+def _measure(comparison: Comparison, recorder: Recorder) -> Results:
+    """The results of all checkpoints, kept or new."""
+    results: dict[str, list[CheckpointResult]] = {model.name: [] for model in comparison.models}
+    counts: list[tuple[Counts, str]] = []
+    todo = [
+        Checkpoint(comparison, model, number)
+        for model in comparison.models
+        for number in range(len(model.checkpoints))
+    ]
+    steps = Steps(len(todo), ("tuning", "test"))
+    for checkpoint in todo:
+        path = _file(checkpoint)
+        identity = checkpoint.identity()
+        content = kept(f"{path}.json", identity)
+        if content is not None:
+            results[checkpoint.model.name].append(CheckpointResult.from_json(content))
+            steps.skip(f"{checkpoint}: taken from {path}.json", "tuning", "test")
+            continue
+        content = kept(f"{path}.tuned.json", identity)
+        if content is None:
+            with steps.step(f"{checkpoint}: tuning on {comparison.tune}", "tuning"):
+                tuned = tune_rows(checkpoint, recorder)
+            keep(f"{path}.tuned.json", identity, tuned)
+        else:
+            tuned = TunedRows.from_json(content)
+            steps.skip(f"{checkpoint}: settings taken from {path}.tuned.json", "tuning")
+        counts = counts or [training_counts(comparison.data)]
+        with steps.step(f"{checkpoint}: evaluation on {comparison.test}", "test"):
+            result = evaluate_rows(checkpoint, tuned, recorder, counts[0])
+        keep(f"{path}.json", identity, result)
+        results[checkpoint.model.name].append(result)
+    return results
+
+
+def _file(checkpoint: Checkpoint) -> str:
+    """Where the results of a checkpoint are kept, without its ending."""
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", checkpoint.model.name).strip("-.")[:40]
+    # Names that differ in other characters only.
+    mark = text_hash(checkpoint.model.name)[:8]
+    return os.path.join(checkpoint.comparison.output, "checkpoints", f"{name}-{mark}-{checkpoint.number + 1}")
+
+
+def _write(comparison: Comparison, results: Results, command: str) -> str:
+    rows = make_table(comparison, results)
+    notes = footnotes(comparison, results, command)
+    text = markdown(rows, notes)
+    for ending, content in (("md", text), ("tex", latex(rows, notes)), ("csv", comma_separated(rows))):
+        with whole_file(os.path.join(comparison.output, f"comparison.{ending}")) as file:
+            file.write(content)
+    write_json(
+        os.path.join(comparison.output, "comparison.json"), as_json(comparison, results, rows, notes, command)
+    )
+    return text
