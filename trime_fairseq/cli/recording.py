@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
-from ..evaluation import EvaluationResult, MemoryConfig
-from ..tuning import MemoryAxes, Record
+from ..evaluation import EvaluationResult, MemoryConfig, ScorerParts, run_eval_lm
+from ..evaluation.axes import MemoryAxes
+from ..tasks.trime_language_modeling import TrimeLanguageModelingTask
+from ..tuning import Record, RecordingScorer, flags_of, recording_config
 
 
 def record(
@@ -23,4 +25,12 @@ def record(
     Raises:
         ValueError: for input that cannot be evaluated.
     """
-    raise NotImplementedError
+    made: list[RecordingScorer] = []
+
+    class RecordingTask(TrimeLanguageModelingTask):
+        def build_scorer(self, config: MemoryConfig, pad: int, parts: ScorerParts) -> RecordingScorer:
+            made.append(RecordingScorer(axes, config, pad, parts))
+            return made[-1]
+
+    result = run_eval_lm([*arguments, *flags_of(recording_config(families, axes))], RecordingTask)
+    return made[0].record(), result

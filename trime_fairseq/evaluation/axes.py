@@ -5,7 +5,6 @@ from typing import NamedTuple, TypeVar
 
 from .config import MemoryConfig
 
-
 Number = TypeVar("Number", int, float)
 
 

@@ -32,8 +32,8 @@ def memory_lse_at_scales(
     Args:
         queries, keys, query_targets, key_tokens, visibility: as of :func:`memory_lse`.
         scales: S factors of the dot products, each positive.
-        impl: as of :func:`memory_lse`; with several scales ``auto`` and ``chunked`` share the similarities, the
-            others compute them anew for each.
+        impl: as of :func:`memory_lse`; with several scales ``auto`` and ``chunked`` share the similarities,
+            the others compute them anew for each.
 
     Returns:
         ``all_lse`` and ``positive_lse``, [S, N] each.
@@ -66,13 +66,16 @@ def _of_tile(inputs: LseInputs, tile: Tile, scales: Sequence[float]) -> Tensor:
     """A and P of the keys of a tile, [2, scales, parts, queries]."""
     similarity, positive = tile_scores(inputs, tile)
     if gather_positives(similarity):
-        of_positives = _sparse(similarity, positive, scales)
+        # A query is a group.
+        index = positive.view(-1).nonzero().squeeze(1)
+        group = index.div(positive.size(-1), rounding_mode="floor")
+        of_positives = lse_of_groups(similarity.view(-1)[index], group, positive.shape[:-1], scales)
     else:
-        of_positives = _dense(similarity.masked_fill(~positive, -math.inf), scales)
-    return torch.stack([_dense(similarity, scales), of_positives])
+        of_positives = lse_of_rows(similarity.masked_fill(~positive, -math.inf), scales)
+    return torch.stack([lse_of_rows(similarity, scales), of_positives])
 
 
-def _dense(values: Tensor, scales: Sequence[float]) -> Tensor:
+def lse_of_rows(values: Tensor, scales: Sequence[float]) -> Tensor:
     """Log-sum-exp over the last dimension for each scale, [scales, ...]; overwrites ``values``."""
     highest = _finite(values.amax(-1))
     values -= highest.unsqueeze(-1)
@@ -85,20 +88,27 @@ def _dense(values: Tensor, scales: Sequence[float]) -> Tensor:
     )
 
 
-def _sparse(values: Tensor, positive: Tensor, scales: Sequence[float]) -> Tensor:
-    """The same over the entries marked ``positive``; leaves ``values`` as they are."""
-    width = positive.size(-1)
-    index = positive.view(-1).nonzero().squeeze(1)
-    row, value = index.div(width, rounding_mode="floor"), values.view(-1)[index]
-    highest = value.new_full((positive.numel() // width,), -math.inf)
-    highest = _finite(highest.scatter_reduce_(0, row, value, "amax"))
-    value -= highest[row]
-    sums = highest.new_zeros(len(scales), highest.numel())
+def lse_of_groups(values: Tensor, group: Tensor, shape: tuple[int, ...], scales: Sequence[float]) -> Tensor:
+    """Log-sum-exp of the values [n] of each group, for each scale.
+
+    Args:
+        values: floating point [n]; overwritten.
+        group: of each value, int64 [n], an index into a flattened tensor of shape ``shape``.
+        shape: how the groups are laid out.
+        scales: factors of the values.
+
+    Returns:
+        [scales, *shape]; -inf for a group without values.
+    """
+    count = math.prod(shape)
+    highest = values.new_full((count,), -math.inf).scatter_reduce_(0, group, values, "amax")
+    values -= _finite(highest)[group]
+    sums = values.new_zeros(len(scales), count)
     for total, scale in zip(sums, scales):
-        total.index_add_(0, row, (value * scale).exp_()).log_().add_(highest, alpha=scale)
-    return sums.view(len(scales), *positive.shape[:-1])
+        total.index_add_(0, group, (values * scale).exp_()).log_().add_(highest, alpha=scale)
+    return sums.view(len(scales), *shape)
 
 
 def _finite(highest: Tensor) -> Tensor:
-    """0 where there is nothing: -inf - -inf would be NaN."""
+    """0 where there is nothing, in place: -inf - -inf would be NaN."""
     return highest.masked_fill_(highest == -math.inf, 0.0)

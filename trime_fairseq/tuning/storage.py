@@ -16,7 +16,7 @@ MOST_IN_MEMORY = 2**30
 def allocate(shapes: Sequence[tuple[int, ...]], most_in_memory: int = MOST_IN_MEMORY) -> list[Tensor]:
     """Float32 tensors on the CPU, to be filled.
 
-    Beyond ``most_in_memory`` bytes together, they lie in a file of the folder for temporary files (``TMPDIR``).
+    Beyond ``most_in_memory`` bytes together, they lie in a file in the folder for such (``TMPDIR``).
 
     Raises:
         ValueError: if that folder has not enough room.
@@ -33,9 +33,9 @@ def _in_file(size: int) -> Tensor:
     # A mapped file that outgrows its disk kills the process.
     if size > free:
         raise ValueError(
-            f"the scores of all settings need {size / 2**30:.1f} GiB and {folder} has {free / 2**30:.1f}: set "
-            "TMPDIR to a larger folder, or pass fewer values to --grid-softmax-temp, --grid-mem-size, --grid-k, "
-            "--grid-interp-temp"
+            f"the scores of all settings need {size / 2**30:.1f} GiB, {folder} has {free / 2**30:.1f}: set "
+            "TMPDIR to a larger folder, or pass fewer values to --grid-softmax-temp, --grid-mem-size, "
+            "--grid-k or --grid-interp-temp"
         )
     with tempfile.TemporaryFile() as file:
         return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=(size // 4,)))

@@ -1,8 +1,8 @@
 """The weights of a mixture that give a text the highest probability: exact, since the problem is concave.
 
-At one token the mixture has the probability q_0 + w_1 (q_1 - q_0) + w_2 (q_2 - q_0), where q_0 is that of the first
-distribution. Tokens are scaled by their largest probability, so that nothing overflows and log-probabilities
-of -inf are ordinary. All sums are float64.
+The target of a token has the probability q_0 + w_1 (q_1 - q_0) + w_2 (q_2 - q_0), where q_0 is the first
+distribution's. Each token is scaled by the largest of the three, so that nothing overflows, and
+log-probabilities of -inf are ordinary. All sums are float64.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ def solve_weights(log_probs: Sequence[Tensor], fixed: Sequence[float | None] = (
     """Weights of all distributions but the first, each in [0, 1], of a sum of at most 1.
 
     Args:
-        log_probs: of the targets by each of two or three distributions, floating point [N]. Where a distribution
+        log_probs: of the targets by each of one to three distributions, floating point [N]. Where one of them
             says nothing, pass the first one's.
-        fixed: for each but the first the weight that it keeps, None where it is solved for; by default all are.
-            Fixed weights sum to at most 1.
+        fixed: for each but the first the weight that it keeps, None where it is solved for; by default all
+            are. Fixed weights sum to at most 1.
 
     Raises:
         ValueError: for more than three distributions.
@@ -90,7 +90,10 @@ def _two(first: Tensor, second: Tensor, third: Tensor) -> tuple[float, float]:
     of_second, of_third, shared = _between(first, second), _between(first, third), _between(second, third)
     found = [(of_second, 0.0), (0.0, of_third), (1 - shared, shared)]
     candidates = [*found, (inside[0].item(), inside[1].item())]
-    losses = [-_log_likelihood(first, directions, torch.tensor(weights, dtype=torch.float64)) for weights in candidates]
+    losses = [
+        -_log_likelihood(first, directions, torch.tensor(weights, dtype=torch.float64))
+        for weights in candidates
+    ]
     return candidates[losses.index(min(losses))]
 
 
