@@ -41,8 +41,25 @@ def test_what_does_not_matter():
 @pytest.mark.parametrize(
     "name",
     [
-        *("", "+", "loc", "long 512", "local + long", "local + long 0", "local + long -3", "local + long 1.5"),
-        *("local 5", "local + local", "none + local", "none 3", "cache + local", "cache + external", "cache 1 2"),
+        *(
+            "",
+            "+",
+            "loc",
+            "long 512",
+            "local + long",
+            "local + long 0",
+            "local + long -3",
+            "local + long 1.5",
+        ),
+        *(
+            "local 5",
+            "local + local",
+            "none + local",
+            "none 3",
+            "cache + local",
+            "cache + external",
+            "cache 1 2",
+        ),
         *("knn + external", "knn 64", "knn + local", "external + long 512", "cache 4 + cache 5", "local,"),
     ],
 )

@@ -27,7 +27,13 @@ def content(**changes):
         "plain LM": {"checkpoint": ["a.pt", "b.pt"], "memories": ["none", "cache 16"]},
         "TrimeLM": {"checkpoint": "c.pt", "memories": ["local", "local+long 8 + external"]},
     }
-    models["TrimeLM"]["datastore"] = {**STORE, "k": 64, "probe": 8, "no-load-keys": True, "dstore_fp16": False}
+    models["TrimeLM"]["datastore"] = {
+        **STORE,
+        "k": 64,
+        "probe": 8,
+        "no-load-keys": True,
+        "dstore_fp16": False,
+    }
     return {"data": "bin", "evaluation": "--tokens-per-sample 256 --cpu", "models": models, **changes}
 
 
@@ -52,7 +58,15 @@ def test_file(here):
 
 
 def test_flags_say_the_same(here):
-    words = ["bin", "--model", "plain LM=a.pt,b.pt", "--memories", "none, cache 16", "--model", "TrimeLM=c.pt"]
+    words = [
+        "bin",
+        "--model",
+        "plain LM=a.pt,b.pt",
+        "--memories",
+        "none, cache 16",
+        "--model",
+        "TrimeLM=c.pt",
+    ]
     words += ["--memories", "local,local + long 8 + external", "--tokens-per-sample", "256", "--cpu"]
     store = "{dstore_filename: store, indexfile: knn.ip, k: 64, probe: 8, no_load_keys: true}"
     assert read_arguments([*words, "--datastore", store]) == read(here, content())
@@ -119,7 +133,10 @@ WRONG = [
     (content(baseline=["plain LM"]), "baseline: no row is"),
     (content(evaluation=5), "evaluation: flags of fairseq-eval-lm as one text, not 5"),
     (content(evaluation="--data '"), "evaluation: No closing quotation"),
-    (content(evaluation="--use-local"), "evaluation: --use-local: give the model this memory, under memories"),
+    (
+        content(evaluation="--use-local"),
+        "evaluation: --use-local: give the model this memory, under memories",
+    ),
     (content(evaluation="--softmax-temp=2"), "evaluation: --softmax-temp: give the model this memory"),
     (content(evaluation="--k 4"), "evaluation: --k: give it to the model, under datastore"),
     (content(evaluation="--indexfile x"), "evaluation: --indexfile: give it to the model, under datastore"),
@@ -147,8 +164,14 @@ WRONG = [
     (of_model(datastore={**STORE, "k": 0}), "datastore: k: must be a positive integer, not 0"),
     (of_model(datastore={**STORE, "k": "64"}), "datastore: k: must be a positive integer, not '64'"),
     (of_model(datastore={**STORE, "probe": [8]}), r"datastore: probe: must be one value, not \[8\]"),
-    (of_model(datastore={**STORE, "indexfile": "a.ip"}), "indexfile: there is no file a.ip: build it by trime"),
-    (of_model(datastore={**STORE, "dstore_filename": "a"}), "dstore_filename: there is no file a_vals.npy: wri"),
+    (
+        of_model(datastore={**STORE, "indexfile": "a.ip"}),
+        "indexfile: there is no file a.ip: build it by trime",
+    ),
+    (
+        of_model(datastore={**STORE, "dstore_filename": "a"}),
+        "dstore_filename: there is no file a_vals.npy: wri",
+    ),
 ]
 
 
@@ -164,7 +187,10 @@ def test_refusals(here, wrong, message, capsys):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("data: bin\nmodels:\n  a: {checkpoint: a.pt}\n  a: {checkpoint: b.pt}\n", "a: there 2 times, .* line 3"),
+        (
+            "data: bin\nmodels:\n  a: {checkpoint: a.pt}\n  a: {checkpoint: b.pt}\n",
+            "a: there 2 times, .* line 3",
+        ),
         ("data: bin\ndata: bin\n", "data: there 2 times, in what begins at line 1: leave one"),
         ("models: {", "c.yaml is no YAML: "),
         ("!!python/object/apply:os.getcwd []", "c.yaml is no YAML: "),
@@ -186,7 +212,10 @@ def test_files_that_are_none(here, text, message):
         (["bin"], "--model NAME=CHECKPOINT is missing; or name a YAML file"),
         (["bin", "--model", "a.pt"], "--model a.pt: must be NAME=CHECKPOINT"),
         (["bin", "--model", "a=a.pt", "--model", "a=b.pt"], "--model a: two models of this name"),
-        (["bin", "--memories", "none", "--model", "a=a.pt"], "--memories none: belongs to the --model before"),
+        (
+            ["bin", "--memories", "none", "--model", "a=a.pt"],
+            "--memories none: belongs to the --model before",
+        ),
         (["bin", "--model", "a=a.pt", "--memories", "none", "--memories", "cache"], "has memories already"),
         (["bin", "--model", "a=a.pt", "--datastore", "{"], "--datastore is no YAML"),
         (["c.yaml", "--model", "a=a.pt"], "--model: c.yaml names the models: leave one of them out"),

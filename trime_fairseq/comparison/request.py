@@ -129,7 +129,11 @@ def _searches(content: Any, checkpoints: int, where: str) -> tuple[Search, ...]:
         return ()
     stores = content if isinstance(content, list) else [content]
     if len(stores) != checkpoints:
-        needed = "1 checkpoint needs one" if checkpoints == 1 else f"{checkpoints} checkpoints need a list of as many"
+        needed = (
+            "1 checkpoint needs one"
+            if checkpoints == 1
+            else f"{checkpoints} checkpoints need a list of as many"
+        )
         raise ValueError(f"{where}: {needed}, not {len(stores)}")
     return tuple(Search(*search_flags(store, where)) for store in stores)
 
