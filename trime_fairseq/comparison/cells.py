@@ -47,7 +47,7 @@ def percent(estimate: Estimate | None) -> str:
     if estimate is None:
         return ""
     sign = "+" if estimate.value > 0 else ""
-    return f"{sign}{number(estimate.value, 1)} %"
+    return f"{sign}{number(estimate.value, 1)}%"
 
 
 def seeds(row: Row) -> str:

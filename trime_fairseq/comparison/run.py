@@ -11,6 +11,7 @@ from .formats import as_json, comma_separated, latex, markdown
 from .frequencies import Counts, training_counts
 from .kept import keep, kept
 from .measure import Recorder, evaluate_rows, tune_rows
+from .plots import draw
 from .request import Comparison
 from .result import CheckpointResult, TunedRows
 from .steps import Steps
@@ -98,4 +99,7 @@ def _write(comparison: Comparison, results: Results, command: str) -> str:
     write_json(
         os.path.join(comparison.output, "comparison.json"), as_json(comparison, results, rows, notes, command)
     )
+    first = next(iter(results.values()))[0]
+    for path in draw(rows, first, comparison.output):
+        logger.info(f"TRIME: drew {path}")
     return text
