@@ -11,7 +11,7 @@
 
 from ..evaluation.axes import MemoryAxes
 from .families import check_families, default_axes, effective_values, flags_of, recording_config
-from .record import Record, mixture, without_memory
+from .record import Record, memories_of, mixture, without_memory
 from .recording_scorer import RecordingScorer
 from .request import Request, read_request
 from .search import Setting, Tuned, tune
@@ -28,6 +28,7 @@ __all__ = [
     "default_axes",
     "effective_values",
     "flags_of",
+    "memories_of",
     "mixture",
     "read_request",
     "recording_config",

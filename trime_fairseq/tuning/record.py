@@ -62,6 +62,12 @@ class Record:
 
 def distributions_of(record: Record, config: MemoryConfig) -> Distributions:
     """What a setting mixes; ``config`` needs no weights. For the rest see :func:`mixture`."""
+    at_point = memories_of(record, config)
+    return distributions(config, record.token_lse, record.target_logit, at_point.joint, at_point.alone)
+
+
+def memories_of(record: Record, config: MemoryConfig) -> ScoredMemories:
+    """Scores of the memories of a setting, [N]. For the rest see :func:`mixture`."""
     if config.charges_tails != record.charges_tails and config.mode != "lm":
         raise ValueError("the record was made with another --exact-tails than this setting's")
     memories = _in_use(record.memories, config)
@@ -69,13 +75,12 @@ def distributions_of(record: Record, config: MemoryConfig) -> Distributions:
     sizes = [size for size in record.axes.mem_sizes if size]
     if memories.long is not None:
         record.index("mem_sizes", config.mem_size)
-    at_point = memories.at_point(
+    return memories.at_point(
         record.index("temperatures", config.joint_temp) if config.joint_memory else 0,
         sizes.index(config.mem_size) if memories.long is not None else 0,
         record.index("ks", config.k) if uses_k else 0,
         record.index("interp_temps", config.neighbor_temp) if memories.alone is not None else 0,
     )
-    return distributions(config, record.token_lse, record.target_logit, at_point.joint, at_point.alone)
 
 
 def mixture(record: Record, config: MemoryConfig) -> Mixture:
