@@ -92,6 +92,26 @@ def test_memories_that_make_it_worse(small, log):
     assert "trime-tune" in log()[-1]
 
 
+class Trained(PlayedTask):
+    """Of a checkpoint that says at which temperature it was trained."""
+
+    def build_model(self, *args, **options):
+        self.trained_softmax_temp = 1.3
+        return super().build_model(*args, **options)
+
+
+def test_default_temperature_is_that_of_training(small, caplog):
+    caplog.set_level(logging.INFO)
+    default = evaluate_here("word-trime", LOCAL, small, Trained)
+    assert "TRIME: --softmax-temp 1.3, the default for this checkpoint" in caplog.messages
+    assert default.description["softmax_temp"] == 1.3
+    assert default.loss == evaluate_here("word-trime", f"{LOCAL} --softmax-temp 1.3", small, Trained).loss
+    one = evaluate_here("word-trime", LOCAL, small, PlayedTask)
+    assert one.description["softmax_temp"] == 1.0
+    assert one.loss == evaluate_here("word-trime", f"{LOCAL} --softmax-temp 1", small, Trained).loss
+    assert one.loss != default.loss
+
+
 @pytest.mark.parametrize("flags", ["", "--mode lm --use-local"])
 def test_without_memories_nothing_is_compared(small, log, flags):
     evaluate_here("word-trime", f"--context-window 96 --batch-size 8 {flags}", small)

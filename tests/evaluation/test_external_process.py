@@ -13,9 +13,12 @@ from types import SimpleNamespace
 import faiss
 import numpy as np
 import pytest
+import torch
 
 from tests.commands import REFERENCE, environment, evaluate, evaluate_here, evaluation_command, run, run_ranks
+from tests.played import PlayedTask
 from trime_fairseq.datastore import DatastoreError, IndexConfig, IndexManifest, Manifest, open_datastore
+from trime_fairseq.evaluation import MemoryScorer
 from trime_fairseq.evaluation.external import KeySource, open_external
 
 pytestmark = pytest.mark.process
@@ -138,6 +141,45 @@ def test_flat_index_gives_the_loss_of_exact_search(store, small, tmp_path):
     assert 0 < sum(flat["stage_seconds"].values()) <= flat["seconds"]
     # Searched in its own text, a token finds itself.
     assert flat["loss"] < 7.0
+
+
+class KeepingScorer(MemoryScorer):
+    """Keeps the log-probabilities of all tokens, of the last evaluation."""
+
+    kept: list[torch.Tensor] = []
+
+    def _combine(self, *scores):
+        mixture = super()._combine(*scores)
+        self.kept.append(mixture.log_prob.double())
+        return mixture
+
+
+class KeepingTask(PlayedTask):
+    def build_scorer(self, config, pad, parts):
+        KeepingScorer.kept.clear()
+        return KeepingScorer(config, pad, parts)
+
+
+def probabilities(flags, data):
+    evaluate_here("word-trime_ext", f"{WINDOW} {flags}", data, KeepingTask)
+    return torch.cat(KeepingScorer.kept).exp()
+
+
+def test_cache_and_knnlm_together(store, small, tmp_path):
+    """The command's loss is what evaluations of the model, the cache and the kNN-LM give."""
+    cache = "--mode li --use-local --use-long --mem-size 512 --softmax-temp 1.5"
+    search = f"--knnlm --k 32 --dstore-filename {store}/dstore --indexfile {store}/flat.ip"
+    both = f"{cache} --cache-lmbda 0.2 {search} --interp-temp 9 --lmbda 0.1"
+    result = evaluate(tmp_path, "word-trime_ext", f"{WINDOW} {both}", small)
+    # With 0.7 p_LM + 0.2 p_cache + 0.1 p_kNN, of halves: weights of 1 would give words no probability.
+    p = 0.4 * probabilities("--mode lm", small)
+    p += 0.4 * probabilities(f"{cache} --cache-lmbda 0.5", small)
+    p += 0.2 * probabilities(f"{search} --softmax-temp 9 --lmbda 0.5", small)
+    assert result["tokens"] == len(p) == ROWS
+    assert result["loss"] == pytest.approx(-p.log2().mean().item(), rel=1e-6)
+    assert result["mem_mass"] == pytest.approx(0.3, abs=1e-3)  # the first tokens have no cache
+    settings = dict(mode="li", knnlm=True, cache_lmbda=0.2, lmbda=0.1, softmax_temp=1.5, interp_temp=9.0)
+    assert settings.items() <= result.items()
 
 
 @pytest.mark.slow

@@ -120,7 +120,8 @@ class EvaluationSetup:
         recorder = retriever = recall = None
         if config.save_knnlm_dstore:
             batches, recorder = self._record(batches, at_end)
-        tokens = int(sum(self.lengths[p] for batch in batches for p in batch))
+        # As Python integers: sizes are 16 bits wide in fairseq, and their sum would be.
+        tokens = sum(int(self.lengths[p]) for batch in batches for p in batch)
         if config.searches:
             retriever, recall = self._open_external(tokens, at_end)
         scorer = self.task.build_scorer(
