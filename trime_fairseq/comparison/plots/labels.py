@@ -74,7 +74,9 @@ def label_ends(plot: Any, labels: Sequence[Label], size: float = 8.5) -> None:
             annotation_clip=False,
             arrowprops={
                 "arrowstyle": "-",
+                # To the middle of the text's left edge, not to a box around it.
                 "relpos": (0, 0.5),
+                "patchA": None,
                 "color": label.color,
                 "linewidth": 0.7,
                 "alpha": 0.6,
