@@ -83,7 +83,8 @@ def outputs(folder):
 
 def test_a_killed_run_continues(compared):
     folder, log = compared
-    assert log.count("loading model(s)") == 2
+    # A pass over each text, with a line at its end; the first checkpoint was through.
+    assert log.count("TRIME: all 4,") == 2
     assert "step 2 of 4: word-trime: taken from" in log
     assert "step 4 of 4: word-trime_ext: evaluation on test" in log
     assert len(kept_files(folder)) == 2
@@ -93,7 +94,7 @@ def test_a_killed_run_continues(compared):
         *("size.png", "frequency.png", "occurrence.png", "shares.png"),
     }
     again = run(*command(folder))
-    assert "loading model(s)" not in again
+    assert "TRIME: all 4," not in again
     assert outputs(folder) == before
     assert before["comparison.md"].decode() in again
 
@@ -131,3 +132,19 @@ def test_table(compared):
     # A memory whose weight is solved for never harms the text it is tuned on.
     plain, _, *with_memory = [float(row["tuning_ppl"]) for row in rows[3:]]
     assert max(with_memory) <= plain * (1 + 1e-6)
+
+
+def test_what_would_stop_the_last_model_stops_before_the_first(small, tmp_path):
+    models = {
+        model: {
+            "checkpoint": str(REFERENCE / "checkpoints" / model / "checkpoint_best.pt"),
+            "memories": ["none", "local"],
+        }
+        for model in ("word-trime", "char-trime_long")
+    }
+    content = {"data": str(small), "evaluation": TEXT, "models": models}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    log = run(*command(tmp_path), fails=True)
+    assert "TRIME: step" not in log
+    assert log.splitlines()[-1].startswith("trime-compare: error: ")
+    assert "dict" in log.splitlines()[-1]

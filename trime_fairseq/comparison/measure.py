@@ -16,8 +16,17 @@ from .memories import Memory
 from .result import CheckpointResult, TunedRow, TunedRows, TunedSetting
 from .rows import GroupedText, row_result
 
-# Arguments of ``fairseq-eval-lm``, families of settings, values for which to score: the record of a text.
+# Arguments of ``fairseq-eval-lm``, families of settings, values for which to score.
+Pass = tuple[Sequence[str], Sequence[MemoryConfig], MemoryAxes]
 Recorder = Callable[[Sequence[str], Sequence[MemoryConfig], MemoryAxes], tuple[Record, EvaluationResult]]
+Checker = Callable[[Sequence[str], Sequence[MemoryConfig], MemoryAxes], None]
+
+
+def tuning_pass(checkpoint: Checkpoint) -> Pass:
+    """The pass over the tuning subset that serves all rows of a checkpoint."""
+    families = list(checkpoint.families().values())
+    searches = any(family.searches for family in families)
+    return checkpoint.arguments(checkpoint.comparison.tune, searches), families, default_axes(families)
 
 
 def tune_rows(checkpoint: Checkpoint, recorder: Recorder) -> TunedRows:
@@ -27,11 +36,8 @@ def tune_rows(checkpoint: Checkpoint, recorder: Recorder) -> TunedRows:
         recorder: runs the model.
     """
     started = time.monotonic()
-    families = checkpoint.families()
-    configs = list(families.values())
-    arguments = checkpoint.arguments(checkpoint.comparison.tune, any(config.searches for config in configs))
-    record, _ = recorder(arguments, configs, default_axes(configs))
-    rows = tuple(_tuned(memory, family, record) for memory, family in families.items())
+    record, _ = recorder(*tuning_pass(checkpoint))
+    rows = tuple(_tuned(memory, family, record) for memory, family in checkpoint.families().items())
     return TunedRows(rows, record.tokens, round(time.monotonic() - started, 1))
 
 
@@ -52,6 +58,11 @@ def evaluate_rows(
     record, _ = recorder(arguments, configs, MemoryAxes.of(configs))
     text = GroupedText.of(record, counts[0])
     rows = tuple(row_result(row, record, text) for row in tuned.rows)
+    for row in rows:
+        if not all(map(math.isfinite, (row.tuned_loss, *row.nll))):
+            raise ValueError(
+                f"{checkpoint}, {row.memory}: the loss is not finite: is {checkpoint.path} damaged?"
+            )
     return CheckpointResult(
         text=text.hash,
         tokens=text.tokens,

@@ -10,7 +10,7 @@ from .checkpoint import Checkpoint
 from .formats import as_json, comma_separated, latex, markdown
 from .frequencies import Counts, training_counts
 from .kept import keep, kept
-from .measure import Recorder, evaluate_rows, tune_rows
+from .measure import Checker, Recorder, evaluate_rows, tune_rows, tuning_pass
 from .plots import draw
 from .request import Comparison
 from .result import CheckpointResult, TunedRows
@@ -20,11 +20,12 @@ from .table import Results, make_table
 logger = logging.getLogger(__name__)
 
 
-def compare(comparison: Comparison, recorder: Recorder, command: str) -> str:
+def compare(comparison: Comparison, record: Recorder, check: Checker, command: str) -> str:
     """Measures what is not there yet, and writes all results to the folder of the comparison.
 
     Args:
-        recorder: runs the model over a text.
+        record: runs the model over a text.
+        check: raises the errors with which that would stop.
         command: as it was given, for the footnotes.
 
     Returns:
@@ -41,44 +42,61 @@ def compare(comparison: Comparison, recorder: Recorder, command: str) -> str:
             f"--output {folder}: another trime-compare writes there: wait, or name another folder"
         )
     try:
-        results = _measure(comparison, recorder)
+        results = _measure(comparison, record, check)
         return _write(comparison, results, command)
     finally:
         lock.release()
 
 
-def _measure(comparison: Comparison, recorder: Recorder) -> Results:
+def _measure(comparison: Comparison, record: Recorder, check: Checker) -> Results:
     """The results of all checkpoints, kept or new."""
-    results: dict[str, list[CheckpointResult]] = {model.name: [] for model in comparison.models}
-    counts: list[tuple[Counts, str]] = []
-    todo = [
+    checkpoints = [
         Checkpoint(comparison, model, number)
         for model in comparison.models
         for number in range(len(model.checkpoints))
     ]
-    steps = Steps(len(todo), ("tuning", "test"))
-    for checkpoint in todo:
-        path = _file(checkpoint)
-        identity = checkpoint.identity()
-        content = kept(f"{path}.json", identity)
-        if content is not None:
-            results[checkpoint.model.name].append(CheckpointResult.from_json(content))
-            steps.skip(f"{checkpoint}: taken from {path}.json", "tuning", "test")
-            continue
-        content = kept(f"{path}.tuned.json", identity)
-        if content is None:
-            with steps.step(f"{checkpoint}: tuning on {comparison.tune}", "tuning"):
-                tuned = tune_rows(checkpoint, recorder)
-            keep(f"{path}.tuned.json", identity, tuned)
+    found = {checkpoint: _kept(checkpoint) for checkpoint in checkpoints}
+    missing = [checkpoint for checkpoint in checkpoints if found[checkpoint] is None]
+    if len(missing) > 1:
+        logger.info(f"TRIME: checking {len(missing)} checkpoints and what belongs to them")
+        for checkpoint in missing:
+            check(*tuning_pass(checkpoint))
+    counts = training_counts(comparison.data) if missing else None
+    steps = Steps(len(checkpoints), ("tuning", "test"))
+    results: dict[str, list[CheckpointResult]] = {model.name: [] for model in comparison.models}
+    for checkpoint in checkpoints:
+        result = found[checkpoint]
+        if result is None:
+            assert counts is not None
+            result = _new(checkpoint, record, counts, steps)
         else:
-            tuned = TunedRows.from_json(content)
-            steps.skip(f"{checkpoint}: settings taken from {path}.tuned.json", "tuning")
-        counts = counts or [training_counts(comparison.data)]
-        with steps.step(f"{checkpoint}: evaluation on {comparison.test}", "test"):
-            result = evaluate_rows(checkpoint, tuned, recorder, counts[0])
-        keep(f"{path}.json", identity, result)
+            steps.skip(f"{checkpoint}: taken from {_file(checkpoint)}.json", "tuning", "test")
         results[checkpoint.model.name].append(result)
     return results
+
+
+def _kept(checkpoint: Checkpoint) -> CheckpointResult | None:
+    content = kept(f"{_file(checkpoint)}.json", checkpoint.identity())
+    return None if content is None else CheckpointResult.from_json(content)
+
+
+def _new(
+    checkpoint: Checkpoint, record: Recorder, counts: tuple[Counts, str], steps: Steps
+) -> CheckpointResult:
+    """Measures a checkpoint and keeps the result, and what was tuned as soon as it is."""
+    path, identity = _file(checkpoint), checkpoint.identity()
+    content = kept(f"{path}.tuned.json", identity)
+    if content is None:
+        with steps.step(f"{checkpoint}: tuning on {checkpoint.comparison.tune}", "tuning"):
+            tuned = tune_rows(checkpoint, record)
+        keep(f"{path}.tuned.json", identity, tuned)
+    else:
+        tuned = TunedRows.from_json(content)
+        steps.skip(f"{checkpoint}: settings taken from {path}.tuned.json", "tuning")
+    with steps.step(f"{checkpoint}: evaluation on {checkpoint.comparison.test}", "test"):
+        result = evaluate_rows(checkpoint, tuned, record, counts)
+    keep(f"{path}.json", identity, result)
+    return result
 
 
 def _file(checkpoint: Checkpoint) -> str:
