@@ -52,11 +52,13 @@ def _report(request: Request, tuned: Tuned, command: str) -> str:
     plain, best = tuned.without_memory, tuned.best
     lines = [
         f"\nOn {request.subset}, {tuned.tokens:,} tokens: perplexity {plain.ppl:.2f} without memory, "
-        f"{best.ppl:.2f} with the best of {len(tuned.settings):,} settings\n",
+        f"{best.ppl:.2f} with the best of {len(tuned.tried):,} settings\n",
         f"{table(tuned, shown)}\n",
     ]
     by_size = tuned.best_by("mem_size")
     if len(by_size) > 1:
         lines.append(f"The best of each {flag('mem_size')}:\n\n{table(tuned, list(by_size.values()))}\n")
-    lines += [f"{remark}\n" for remark in remarks(tuned)]
+    notes = remarks(tuned)
+    if notes:
+        lines.append("\n".join(notes) + "\n")
     return "\n".join([*lines, f"On the test set:\n\n{command}\n"])

@@ -14,7 +14,7 @@ def neighbor_lse(
 ) -> tuple[Tensor, Tensor]:
     """Log-sum-exp of the scaled scores of the first k neighbours, and of those with the target's token.
 
-    The A and P of :func:`trime_fairseq.memory.memory_lse` where each query has a memory of its own. They have no
+    The A and P of :func:`trime_fairseq.memory.memory_lse` where each query has a memory of its own, without
     gradient.
 
     Args:

@@ -12,6 +12,7 @@ logger = logging.getLogger(__name__)
 
 # What is worse than the best by more than so many times the gain of the memories is cut off.
 _GAINS = 1.5
+_LABELS = 9
 _COLOUR, _BEST, _PLAIN = "tab:blue", "tab:red", "0.4"
 
 
@@ -50,39 +51,42 @@ def draw(tuned: Tuned, path: str) -> bool:
 
 def _draw_panel(panel: Any, tuned: Tuned, name: str) -> None:
     best = tuned.best_by(name)
-    panel.plot(
-        list(best),
-        [_shown(setting.ppl) for setting in best.values()],
-        marker="o",
-        markersize=4,
-        color=_COLOUR,
-    )
+    places = _places(list(best))
+    ppl = [_shown(setting.ppl) for setting in best.values()]
+    panel.plot(places, ppl, marker="o", markersize=4, color=_COLOUR)
     value = min(best, key=lambda found: best[found].loss)
-    panel.plot([value], [_shown(best[value].ppl)], marker="*", markersize=15, color=_BEST, linestyle="none")
-    panel.annotate(
-        f"{value:g}", (value, best[value].ppl), (0, -16), textcoords="offset points", color=_BEST, ha="center"
-    )
+    where = (places[list(best).index(value)], best[value].ppl)
+    panel.plot(*where, marker="*", markersize=15, color=_BEST, linestyle="none")
+    below = {"xytext": (0, -16), "textcoords": "offset points", "ha": "center"}
+    panel.annotate(f"{value:g}", where, color=_BEST, **below)
     plain = tuned.without_memory.ppl
     if math.isfinite(plain):
         panel.axhline(plain, color=_PLAIN, linestyle="--", linewidth=1)
+        at_the_right = {"xycoords": ("axes fraction", "data"), "xytext": (0, 4), "ha": "right"}
         panel.annotate(
-            *("without memory", (0.98, plain), (0, 4)),
-            **{"xycoords": ("axes fraction", "data"), "textcoords": "offset points"},
-            **{"color": _PLAIN, "ha": "right", "fontsize": 9},
+            *("without memory", (0.98, plain)),
+            **{**at_the_right, "textcoords": "offset points", "color": _PLAIN, "fontsize": 9},
         )
     panel.set_xlabel(flag(name))
-    _scale(panel, list(best))
+    panel.set_xticks(*_ticks(list(best), places))
     panel.grid(alpha=0.25)
 
 
-def _scale(panel: Any, values: list[float]) -> None:
-    """Powers of two at equal distances, with their labels; room for a size of 0."""
-    smallest = min(value for value in values if value > 0) if max(values) > 0 else 1
-    panel.set_xscale("symlog", base=2, linthresh=smallest) if 0 in values else panel.set_xscale("log", base=2)
-    step = math.ceil(len(values) / 8)
-    ticks = values[::step]
-    panel.set_xticks(ticks, [f"{value:g}" for value in ticks])
-    panel.set_xticks([], minor=True)
+def _places(values: list[float]) -> list[float]:
+    """Where values stand: equal ratios at equal distances, and 0 one step before the others."""
+    logs = [math.log2(value) for value in values if value > 0]
+    return [logs[0] - 1] * (len(values) - len(logs)) + logs if logs else [0.0]
+
+
+def _ticks(values: list[float], places: list[float]) -> tuple[list[float], list[str]]:
+    """At most so many labels as have room; powers of two if those are among the values."""
+    found = list(zip(places, values))
+    powers = [(place, value) for place, value in found if value == 0 or math.log2(value).is_integer()]
+    if len(powers) > 2 and len(found) > _LABELS:
+        found = powers
+    step = math.ceil(len(found) / _LABELS)
+    kept = found[::step]
+    return [place for place, _ in kept], [f"{value:g}" for _, value in kept]
 
 
 def _limits(tuned: Tuned) -> tuple[float, float]:

@@ -71,7 +71,6 @@ def get_parser() -> argparse.ArgumentParser:
     for name, (_, meaning, default) in _VALID.items():
         help = f"values of {flag(name)} to try, {meaning}; by default {default}"
         parser.add_argument(_grid_flag(name), nargs="+", metavar="VALUES", help=help)
-    parser.add_argument("--grid-lmbda", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--output", metavar="DIR", help="write tuning.json and tuning.png there")
     parser.add_argument("--show", type=int, default=10, metavar="N", help="settings to print (%(default)s)")
@@ -90,7 +89,7 @@ def read_request(arguments: Sequence[str]) -> Request:
     grid = {
         name: _values(name, words) for name in _VALID if (words := getattr(own, f"grid_{name}")) is not None
     }
-    if own.grid_lmbda is not None:
+    if any(word.partition("=")[0] == "--grid-lmbda" for word in rest):
         raise ValueError("--grid-lmbda: leave it out, the best weight is solved for (--lmbda fixes it)")
     _check(grid, given)
     known = {entry.name for entry in fields(MemoryConfig)}
@@ -177,8 +176,9 @@ def _check(grid: dict[str, tuple[Any, ...]], given: dict[str, Any]) -> None:
         raise ValueError("--grid-mem-size adds to the local memory: pass --use-local as well")
     if not (given.get("use_local") or neighbors):
         raise ValueError("nothing to tune: pass a memory, --use-local, --use-external or --knnlm")
-    if "interp_temp" in grid and "interp_temp" in given or "softmax_temp" in grid and "softmax_temp" in given:
-        raise ValueError("a temperature is given and a grid of it as well: leave one of them out")
+    for name in ("softmax_temp", "interp_temp"):
+        if name in grid and name in given:
+            raise ValueError(f"{flag(name)} and {_grid_flag(name)}: leave one of them out")
 
 
 def _grid_flag(name: str) -> str:

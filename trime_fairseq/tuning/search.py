@@ -72,7 +72,7 @@ class Tuned:
         return self.settings[0]
 
     def best_by(self, name: str) -> dict[float, Setting]:
-        """The best with each value of a setting, such as ``mem_size``; empty if the family does not have it."""
+        """The best with each value of a setting, such as ``mem_size``; empty if the family lacks it."""
         position = list(self.values).index(name) if name in self.values else 0
         found: dict[float, Setting] = {}
         for value in self.values.get(name, ()):
@@ -91,7 +91,7 @@ def tune(record: Record, family: MemoryConfig) -> Tuned:
     """Tries the values of the record's axes that the family may have, and solves for its weights.
 
     Up to 4,096 combinations are all tried. Of more, pairs of settings take turns, each from the best of the
-    others, until nothing changes; then the rest of them for each size of the long-term memory.
+    others, until nothing changes; then single ones do, for each size of the long-term memory.
 
     Args:
         record: was made for families with the memories of this one.
