@@ -89,6 +89,8 @@ def label_ends(plot: Any, labels: Sequence[Label], size: float = 8.5) -> None:
     # Their widths decide how high the axes are.
     figure.draw_without_rendering()
     box = plot.get_window_extent()
+    # Many labels are smaller ones.
+    size = min(size, box.height * 72 / figure.dpi / _LINE_HEIGHT / max(len(labels), 1))
     height = size * _LINE_HEIGHT * figure.dpi / 72 / box.height
     wanted = [
         float(plot.transAxes.inverted().transform(plot.transData.transform((label.x, label.y)))[1])
@@ -96,3 +98,4 @@ def label_ends(plot: Any, labels: Sequence[Label], size: float = 8.5) -> None:
     ]
     for text, y in zip(texts, spread(wanted, height, 0.0, 1.0)):
         text.set_position((1.03, y))
+        text.set_fontsize(size)
