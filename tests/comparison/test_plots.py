@@ -126,7 +126,7 @@ def test_lines_and_levels():
 
 def test_styles():
     rows, _ = table(*ORDINARY)
-    found = styles(rows)
+    found = styles(rows, rows)
     colors = {model: {found[key].color for key in found if key[0] == model} for model, _, _ in ORDINARY}
     assert all(len(color) == 1 for color in colors.values())
     (grey,) = colors["plain LM"]
@@ -140,6 +140,6 @@ def test_numbers_of_plots():
     (local,) = [row for row in rows if row.memory == "local"]
     assert gain(local, 5, BY_FREQUENCY) == pytest.approx(0.3 - 0.04 * 5)
     assert occurrence(local, sum(TOKENS)) == (pytest.approx(0.3), pytest.approx(-0.05), 0.5)
-    assert [name(bin) for bin in (0, 1, 2, 3, 5, 7, 11, 13)] == [
-        *("0", "1–2", "3–9", "10–29", "100–299", "1k–3k", "100k–300k", "1M–3M"),
+    assert [name(bin) for bin in (0, 1, 2, 3, 5, 7, 11, 13, 12)] == [
+        *("0", "1–2", "3–9", "10–29", "100–299", "1–3k", "100–300k", "1–3M", "300k–1M"),
     ]

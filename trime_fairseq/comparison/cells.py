@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..evaluation import MemoryConfig
-from .bootstrap import COVERAGE, RESAMPLES, SEED
+from .bootstrap import COVERAGE, RESAMPLES, SEED, Interval
 from .request import Comparison
 from .result import CheckpointResult
 from .table import Estimate, Results, Row
@@ -37,17 +37,20 @@ def number(value: float, digits: int = 2) -> str:
     return f"{value:,.{digits}f}".replace("-", MINUS)
 
 
-def between(estimate: Estimate, digits: int = 2) -> str:
-    """The interval."""
-    low, high = (number(bound, digits) for bound in estimate.interval)
-    return f"{low} to {high}"
+def between(interval: Interval) -> str:
+    return f"{number(interval.low)} to {number(interval.high)}"
 
 
-def percent(estimate: Estimate | None) -> str:
+def change(estimate: Estimate | None) -> tuple[str, str]:
+    """Of the perplexity, and its interval."""
     if estimate is None:
-        return ""
-    sign = "+" if estimate.value > 0 else ""
-    return f"{sign}{number(estimate.value, 1)}%"
+        return "baseline", ""
+    value, low, high = (_signed(value) for value in (estimate.value, *estimate.interval))
+    return f"{value}%", f"{low} to {high}"
+
+
+def _signed(value: float) -> str:
+    return ("+" if value > 0 else "") + number(value, 1)
 
 
 def seeds(row: Row) -> str:

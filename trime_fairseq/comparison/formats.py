@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .bootstrap import COVERAGE, RESAMPLES, SEED
-from .cells import MINUS, Remarks, between, number, percent, seeds, settings
+from .cells import MINUS, Remarks, between, change, number, seeds, settings
 from .contributions import PARTS
 from .frequencies import BINS
 from .request import Comparison
@@ -47,11 +47,10 @@ def _cells(row: Row, has_seeds: bool) -> list[str]:
             settings(row),
             number(row.tuned_ppl),
             number(row.ppl.value),
-            between(row.ppl),
+            between(row.ppl.interval),
         ),
         *of_seeds,
-        percent(row.change) or "baseline",
-        "" if row.change is None else between(row.change, 1),
+        *change(row.change),
         number(row.mass) if row.mass else "",
     ]
 

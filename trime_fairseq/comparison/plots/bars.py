@@ -81,7 +81,7 @@ def draw_occurrence(plot: Any, rows: Sequence[Row], tokens: int) -> bool:
     shown = with_memory(rows)
     if not shown:
         return False
-    style = styles(rows)
+    style = styles(rows, shown)
     plot.axvline(0, color="#404040", linewidth=0.8)
     for y, row in enumerate(shown):
         color = style[row.model, row.memory].color

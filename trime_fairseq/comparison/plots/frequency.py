@@ -22,7 +22,7 @@ def draw_frequency(plot: Any, rows: Sequence[Row], tokens: Sequence[int]) -> boo
     rows_shown = [row for row in rows if row.memory != "none"]
     if not shown or not rows_shown:
         return False
-    style, labels = styles(rows), []
+    style, labels = styles(rows, rows_shown), []
     plot.axhline(0, color="#404040", linewidth=0.8)
     for row in rows_shown:
         color, dashes, marker = style[row.model, row.memory]
@@ -59,11 +59,15 @@ def name(bin: int) -> str:
     last = BINS[bin + 1] - 1 if bin + 1 < len(BINS) else None
     if last is None:
         return f"{_short(first)} +"
-    return "0" if last == 0 else f"{_short(first)}–{_short(last)}"
+    if last == 0:
+        return "0"
+    low, high = _short(first), _short(last)
+    # 1–3k, not 1k–3k.
+    return f"{low[:-1] if low[-1] in 'kM' and low[-1] == high[-1] else low}–{high}"
 
 
 def _short(count: int) -> str:
-    """Such as 29, 1k, 3M."""
+    """Such as 29, 3k, 1M."""
     for size, letter in ((10**6, "M"), (10**3, "k")):
         if count >= size - 1:
             return f"{round(count / size)}{letter}"

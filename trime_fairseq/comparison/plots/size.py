@@ -57,14 +57,13 @@ def draw_size(plot: Any, rows: Sequence[Row]) -> bool:
     if len(sizes) < 2:
         return False
     place = _places(sizes)
-    style = styles(rows)
+    style = styles(rows, [*lines, *levels(rows)])
     labels = []
     for row in levels(rows):
-        color = style[row.model, row.memory].color
-        plot.plot(
-            [place[sizes[0]], place[sizes[-1]]], [row.ppl.value] * 2, color=color, linewidth=1, linestyle=":"
-        )
-        labels.append(Label(name_of(row), place[sizes[-1]], row.ppl.value, color))
+        color, ppl = style[row.model, row.memory].color, row.ppl.value
+        ends = [place[sizes[0]], place[sizes[-1]]]
+        plot.plot(ends, [ppl, ppl], color=color, linewidth=1, linestyle=":")
+        labels.append(Label(name_of(row), ends[1], ppl, color))
     for row in lines:
         color, dashes, marker = style[row.model, row.memory]
         found = curve(row)
@@ -73,16 +72,24 @@ def draw_size(plot: Any, rows: Sequence[Row]) -> bool:
         plot.plot(x, means, color=color, linestyle=dashes, marker=marker, markersize=3.5, linewidth=1.6)
         if len(row.of_checkpoints) > 1:
             plot.fill_between(x, lows, highs, color=color, alpha=0.15, linewidth=0)
+        for size in chosen(row):
+            ring = {"markersize": 10, "markerfacecolor": "none", "markeredgewidth": 1.2}
+            plot.plot(place[size], found[size][0], "o", color=color, **ring)
         labels.append(Label(name_of(row, with_size=False), x[-1], means[-1], color))
     ticks = sizes if len(sizes) <= _MOST_TICKS else [sizes[0], *sizes[1:][:: -(-len(sizes) // _MOST_TICKS)]]
     plot.set_xticks([place[size] for size in ticks], [f"{size:,}" for size in ticks])
     plot.set_xticks([], minor=True)
     plot.margins(x=0.02)
-    plot.set_xlabel("tokens of long-term memory (0: the model's own input only)")
+    plot.set_xlabel("tokens of long-term memory (0: the model's input only); ring: the size that was tuned")
     plot.set_ylabel("perplexity on the test text, tuned for each size")
     plot.grid(axis="y", alpha=0.25)
     label_ends(plot, labels)
     return True
+
+
+def chosen(row: Row) -> set[int]:
+    """The sizes of the tuned settings."""
+    return {measured.setting.get("mem_size", 0) for measured in row.of_checkpoints}
 
 
 def _places(sizes: Sequence[int]) -> dict[int, float]:

@@ -21,24 +21,24 @@ class Style(NamedTuple):
     marker: str
 
 
-def styles(rows: Sequence[Row]) -> Mapping[tuple[str, str], Style]:
-    """The style of each row, by model and memory: rows of a model share the colour."""
-    memories: dict[str, list[str]] = {}
-    for row in rows:
-        memories.setdefault(row.model, []).append(row.memory)
-    trained = [model for model, names in memories.items() if any(read_memory(name).trained for name in names)]
+def styles(rows: Sequence[Row], drawn: Sequence[Row]) -> Mapping[tuple[str, str], Style]:
+    """The style of each row that is drawn, by model and memory.
+
+    Rows of a model share the colour, which is the same in all plots of a table.
+
+    Args:
+        rows: of the table.
+        drawn: some of them, told apart by dashes and markers where they are of one model.
+    """
+    models = list(dict.fromkeys(row.model for row in rows))
+    trained = {row.model for row in rows if read_memory(row.memory).trained}
+    colored = [model for model in models if model in trained]
+    grey = [model for model in models if model not in trained]
     found = {}
-    for model, names in memories.items():
-        palette = _COLORS if model in trained else _GREYS
-        place = (
-            trained.index(model)
-            if model in trained
-            else [m for m in memories if m not in trained].index(model)
-        )
-        for number, name in enumerate(names):
-            found[model, name] = Style(
-                palette[place % len(palette)],
-                _DASHES[number % len(_DASHES)],
-                _MARKERS[number % len(_MARKERS)],
-            )
+    for model in models:
+        palette, place = (_COLORS, colored) if model in trained else (_GREYS, grey)
+        color = palette[place.index(model) % len(palette)]
+        for number, row in enumerate(row for row in drawn if row.model == model):
+            marks = (_DASHES[number % len(_DASHES)], _MARKERS[number % len(_MARKERS)])
+            found[model, row.memory] = Style(color, *marks)
     return found
