@@ -69,12 +69,15 @@ def test_settings_have_the_losses_of_separate_evaluations(tmp_path):
     [
         "--use-local --use-long --mem-size 512",
         "--use-local --use-long --mem-size 512 --mode li",
-        f"--use-local --use-external {STORE} --probe 16 --k 32 --use-interp",
-        f"--knnlm --use-local --use-long --mem-size 64 --mode li {STORE} --probe 16 --k 16",
+        f"--use-local --use-external {STORE} --probe 16 --grid-k 32 --use-interp",
+        f"--knnlm --use-local --use-long --mem-size 64 --mode li {STORE} --probe 16 --grid-k 16",
     ],
 )
 def test_the_command_at_the_end_gives_the_best_loss(flags, tmp_path, small):
-    """With the default axes; the command evaluates the validation text here."""
+    """With the default axes; the command evaluates the validation text here.
+
+    One number of neighbours: quantised keys have equal scores, and the index breaks such ties as ``k`` wants.
+    """
     _, result = tuned(f"{WINDOW} {flags} --gen-subset valid", tmp_path, small)
     words = shlex.split(result["test_command"])
     at = words.index("--gen-subset")

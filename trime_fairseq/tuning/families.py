@@ -21,10 +21,10 @@ from ..evaluation.axes import MemoryAxes
 from ..evaluation.config import MemoryConfig
 from ..flags import flag
 
-# Temperatures in steps of an eighth of an octave where models have their best, and of half an octave beyond.
+# Temperatures in steps of an eighth of an octave where models have their best, and wider beyond.
 _EIGHTHS = (1.0, 1.09, 1.19, 1.3, 1.41, 1.54, 1.68, 1.83)
 _TEMPERATURES = (
-    *(0.25, 0.35),
+    *(0.25, 0.3, 0.35, 0.42),
     *(eighth * octave for octave in (0.5, 1.0, 2.0) for eighth in _EIGHTHS),
     *(4.0, 5.6, 8.0, 11.2, 16.0, 22.4, 32.0),
 )
