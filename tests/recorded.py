@@ -46,6 +46,7 @@ def make_order(**settings):
     """A training order that suits every criterion, unless told otherwise."""
     values = dict(
         keep_order=True,
+        shuffle_steps=False,
         train_mem_size=0,
         predefined_batches=None,
         tokens_per_sample=8,

@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import sys
+from multiprocessing.util import Finalize
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from fairseq.tasks import register_task
 from fairseq.tasks.language_modeling import LanguageModelingTask
 
 from ..criterions.base import TrimeCriterion
+from ..criterions.summary import TrainingSummary
 from ..data.export import export_segments
 from ..data.host_targets import HostTargets
 from ..data.order import TrainingOrder, planned_iterator
@@ -33,6 +35,9 @@ from .config import TrimeLanguageModelingConfig
 
 logger = logging.getLogger(__name__)
 
+# The name of the temperature in the task's state.
+_TEMPERATURE = "trime_softmax_temp"
+
 
 @register_task("trime_language_modeling", dataclass=TrimeLanguageModelingConfig)
 class TrimeLanguageModelingTask(LanguageModelingTask):
@@ -51,6 +56,10 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         self.key_dimension = 0  # of the model that is built
         self.epoch = 1
         self.update_num = 0
+        # What the checkpoint says that is evaluated (--train-softmax-temp).
+        self.trained_softmax_temp: float | None = None
+        self._criterion: TrimeCriterion | None = None
+        self._summary = TrainingSummary()
         self._devices_per_memory: int | None = None
         self._host_targets: dict[Any, HostTargets] = {}
 
@@ -116,7 +125,12 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         self.order.check(self.args.data, self.args.train_subset)
         criterion = super().build_criterion(*args, **kwargs)
         if isinstance(criterion, TrimeCriterion):
+            self._criterion = criterion
             self._devices_per_memory = criterion.devices_per_memory
+            self._summary = TrainingSummary(criterion.sees_later_tokens)
+            # fairseq tells no one that a training ends. This runs in processes that multiprocessing started,
+            # too, which atexit does not.
+            Finalize(None, self._summary.log, exitpriority=1)
         if self._devices_per_memory is None and self.order.is_own:
             self._devices_per_memory = self.order.devices_per_memory
         return criterion
@@ -133,6 +147,27 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
         self.epoch = epoch
+        self._summary.begin("training")
+
+    def begin_valid_epoch(self, epoch: int, model: Any, subset: str) -> None:
+        self._summary.begin("validation")
+
+    def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
+        super().reduce_metrics(logging_outputs, criterion)
+        if isinstance(criterion, TrimeCriterion):
+            self._summary.add("training" if criterion.training else "validation", logging_outputs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What fairseq writes into checkpoints for the task: the temperature of training, unless it is 1."""
+        state = dict(super().state_dict())
+        if self._criterion is not None and not self._criterion.temperature.is_published:
+            state[_TEMPERATURE] = self._criterion.temperature.value
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        state = dict(state_dict)
+        self.trained_softmax_temp = state.pop(_TEMPERATURE, None)
+        super().load_state_dict(state)
 
     def train_step(
         self,
@@ -211,7 +246,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
             dataset,
             order,
             group_size,
-            shuffle=trains and not self.order.keep_order,
+            shuffle=trains and self.order.moves_steps,
             begins_with_bos=getattr(self.args, "add_bos_token", False),
             max_tokens=max_tokens,
             max_sentences=max_sentences,
