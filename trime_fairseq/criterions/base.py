@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data.order import TrainingOrder
 from ..data.planned import TrainingSample
+from ..flags import flag
 from ..memory import (
     Gathered,
     PendingGather,
@@ -40,13 +41,16 @@ class TrimeCriterionConfig(KeyConfig):
     )
     ce_warmup_updates: int = field(
         default=0,
-        metadata={"help": "train with plain cross-entropy in the first N updates"},
+        metadata={
+            "help": "train with plain cross-entropy in the first N updates, or in those of --ce-warmup-epoch "
+            "if they are more"
+        },
     )
     train_softmax_temp: str = field(
         default="1",
         metadata={
-            "help": "temperature of the similarities to memories in training: a number (published: 1), or "
-            "'learnt'. Evaluation takes the same by default"
+            "help": "temperature of the similarities to memories in training: a positive number, or 'learnt' "
+            "with the model; checkpoints hold it, unless it is 1"
         },
     )
     sentence_avg: bool = II("optimization.sentence_avg")
@@ -111,7 +115,8 @@ class TrimeCriterion(FairseqCriterion):
         temperature: of ``--train-softmax-temp``.
 
     Raises:
-        ValueError: for a ``--ddp-backend`` that cannot train it, or a warm-up without our task.
+        ValueError: for a ``--ddp-backend`` that cannot train it, a warm-up without our task or of a negative
+            length, or a temperature that is none.
     """
 
     devices_per_memory: int | None = None
@@ -125,6 +130,9 @@ class TrimeCriterion(FairseqCriterion):
                 f"--ddp-backend {cfg.ddp_backend} cannot train a TRIME criterion on several devices: "
                 "use --ddp-backend legacy_ddp"
             )
+        for name in ("ce_warmup_epoch", "ce_warmup_updates"):
+            if getattr(cfg, name) < 0:
+                raise ValueError(f"{flag(name)} must not be negative: {getattr(cfg, name)}")
         self.warms_up = cfg.ce_warmup_epoch > 0 or cfg.ce_warmup_updates > 0
         if self.warms_up and not isinstance(task, TrainingTask):
             raise ValueError(
@@ -202,6 +210,9 @@ class TrimeCriterion(FairseqCriterion):
             mass, share = memory_mass(token_lse, all_lse), positive_share(target_logit, positive_lse)
             sums["mem_mass"] = mass.detach().masked_fill(padding, 0.0).sum()
             sums["mem_share"] = share.detach().masked_fill(padding, 0.0).sum()
+            temperature = self.temperature.learnt()
+            if temperature is not None:
+                sums["softmax_temp"] = temperature * sample["ntokens"]
 
         sentences = sample.get("nsentences", target.size(0))
         sample_size = sentences if self.sentence_avg else sample["ntokens"]
@@ -230,13 +241,13 @@ class TrimeCriterion(FairseqCriterion):
         ``loss`` (what is optimised), ``ori_loss`` (cross-entropy) and ``norm_loss`` (TRIME) are in bits,
         ``ppl`` is that of ``loss``; named ``batch_ppl`` where tokens saw later ones. ``mem_mass`` is the
         share of the distribution that lies on memories, ``mem_share`` the share of the target's probability
-        that comes from them.
+        that comes from them. ``softmax_temp`` is a learnt temperature.
         """
         ntokens = utils.item(sum(log.get("ntokens", 0) for log in logging_outputs))
         if not ntokens:
             return
         units = {"loss": math.log(2), "ori_loss": math.log(2), "norm_loss": math.log(2)}
-        for name in ("loss", "ori_loss", "norm_loss", "mem_mass", "mem_share"):
+        for name in ("loss", "ori_loss", "norm_loss", "mem_mass", "mem_share", "softmax_temp"):
             sums = [log[name] for log in logging_outputs if name in log]
             if sums:
                 value = utils.item(sum(sums)) / ntokens / units.get(name, 1.0)

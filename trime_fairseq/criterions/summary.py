@@ -1,70 +1,83 @@
 """One line at the end of a training: what the memory was worth."""
 
 import logging
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from multiprocessing.util import Finalize
 from typing import Any
-
-from fairseq import utils
 
 from ..distributed import rank
 
 logger = logging.getLogger(__name__)
 
-_SUMMED = ("ori_loss", "norm_loss", "mem_mass", "ntokens")
+_NAMES = ("ori_loss", "norm_loss", "mem_mass")
+_VALIDATION, _TRAINING = "validation", "epoch of training"
 
 
 class TrainingSummary:
-    """Loss with and without memory, of the last validation, or of the last epoch where nothing was validated.
+    """Loss with and without memory: of the last validation, or of the last epoch where nothing was validated.
+
+    It is logged when the process ends, as fairseq tells no task that a training does: after the last update,
+    an error or Ctrl-C, on the first device only.
 
     Args:
-        sees_later_tokens: whether the memory of the criterion holds tokens that come later in the text.
+        sees_later_tokens: whether the memory holds tokens that come later in the text.
     """
 
     def __init__(self, sees_later_tokens: bool = False) -> None:
         self._sees_later_tokens = sees_later_tokens
+        # Sums over the tokens of a validation, or of an epoch, and the number of tokens.
         self._sums: dict[str, dict[str, float]] = {}
-        self._logged = False
+        self._will_be_logged = False
 
-    def begin(self, which: str) -> None:
-        """Forgets what was added to ``which``, which is ``validation`` or ``training``."""
-        self._sums.pop(which, None)
+    def begin_epoch(self) -> None:
+        """A training epoch begins: forgets the last one."""
+        self._sums.pop(_TRAINING, None)
+        if rank() == 0 and not self._will_be_logged:
+            # atexit does not run in the processes that fairseq starts, one for each device.
+            Finalize(None, self._log, exitpriority=1)
+            self._will_be_logged = True
 
-    def add(self, which: str, logging_outputs: Sequence[Mapping[str, Any]]) -> None:
-        """Adds the logs of some batches; those of a warm-up have no loss with memory and do not count."""
-        for log in logging_outputs:
-            if "norm_loss" not in log:
-                continue
-            sums = self._sums.setdefault(which, dict.fromkeys(_SUMMED, 0.0))
-            for name in _SUMMED:
-                sums[name] += float(utils.item(log[name]))
+    def begin_validation(self) -> None:
+        """A validation begins: forgets the last one."""
+        self._sums.pop(_VALIDATION, None)
+
+    def add(self, meters: Mapping[str, Any], training: bool) -> None:
+        """Adds some batches.
+
+        Args:
+            meters: what fairseq has logged of them, as numbers of all devices: so this waits for none. Those
+                of a warm-up have no loss with memory and do not count.
+            training: whether they were trained on.
+        """
+        if "norm_loss" not in meters:
+            return
+        which = _TRAINING if training else _VALIDATION
+        sums = self._sums.setdefault(which, dict.fromkeys((*_NAMES, "tokens"), 0.0))
+        for name in _NAMES:
+            sums[name] += meters[name].sum
+        sums["tokens"] += meters["norm_loss"].count
 
     def text(self) -> str | None:
         """The line; None where no batch with memory was seen."""
-        which = next((name for name in ("validation", "training") if name in self._sums), None)
-        if which is None or not self._sums[which]["ntokens"]:
+        which = _VALIDATION if _VALIDATION in self._sums else _TRAINING
+        if which not in self._sums:
             return None
         sums = self._sums[which]
-        plain, memory = (sums[name] / sums["ntokens"] for name in ("ori_loss", "norm_loss"))
-        caveat = (
-            "; with memory it is no language model's, as tokens see later segments: evaluate with "
-            "fairseq-eval-lm"
-            if self._sees_later_tokens
-            else ""
-        )
-        mass = sums["mem_mass"] / sums["ntokens"]
+        plain, memory, mass = (sums[name] / sums["tokens"] for name in _NAMES)
+        of_later = "; tokens saw later ones, which is no language model: evaluate with fairseq-eval-lm"
         return (
-            f"TRIME: {which} perplexity {_perplexity(plain)} without memory, {_perplexity(memory)} with that "
-            f"of training (gain {plain - memory:.3f} nats per token, mass on memories {mass:.2f}){caveat}"
+            f"TRIME: last {which}: {_text(plain)} without memories, {_text(memory)} with those of training: "
+            f"a gain of {plain - memory:.3f} bits; they hold {mass:.2f} of the distribution"
+            f"{of_later if self._sees_later_tokens else ''}"
         )
 
-    def log(self) -> None:
-        """Logs it once, on the first device."""
+    def _log(self) -> None:
         line = self.text()
-        if line is not None and rank() == 0 and not self._logged:
+        if line is not None:
             logger.info(line)
-            self._logged = True
 
 
-def _perplexity(nats: float) -> str:
-    return f"{math.exp(nats):.2f}" if nats < 700 else "inf"
+def _text(bits: float) -> str:
+    """A loss in bits per token."""
+    perplexity = f"{2.0**bits:.2f}" if bits < 1000 else "inf"
+    return f"loss {bits:.3f} (perplexity {perplexity})"

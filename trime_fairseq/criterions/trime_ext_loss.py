@@ -17,6 +17,9 @@ from .shared_memory import SharedMemoryConfig, SharedMemoryCriterion
 
 logger = logging.getLogger(__name__)
 
+# fairseq's default of --restore-file.
+_OWN_CHECKPOINT = "checkpoint_last.pt"
+
 
 @dataclass
 class TrimeExtConfig(SharedMemoryConfig):
@@ -26,6 +29,7 @@ class TrimeExtConfig(SharedMemoryConfig):
     )
     seed: int = II("common.seed")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+    restore_file: str = II("checkpoint.restore_file")
 
 
 @register_criterion("trime_ext_loss", dataclass=TrimeExtConfig)
@@ -42,13 +46,14 @@ class TrimeExtLoss(SharedMemoryCriterion):
             raise ValueError(f"--cross-sent-ratio is a probability, in [0, 1]: {cfg.cross_sent_ratio}")
         self.cross_sent_ratio = cfg.cross_sent_ratio
         self.seed = cfg.seed
-        missing = [] if self.warms_up or cfg.finetune_from_model else ["a warm-up (--ce-warmup-epoch)"]
+        starts_afresh = not cfg.finetune_from_model and cfg.restore_file == _OWN_CHECKPOINT
+        missing = ["a warm-up (--ce-warmup-epoch)"] if starts_afresh and not self.warms_up else []
         missing += [] if cfg.cross_sent_ratio else ["--cross-sent-ratio"]
         if missing:
             logger.warning(
-                f"TRIME: trime_ext_loss without {' and without '.join(missing)} teaches a model to copy from "
-                "its batch and little else: a small one of ours had a perplexity of 987 when it was "
-                "evaluated without memory"
+                f"TRIME: trime_ext_loss without {' and without '.join(missing)}: the model may learn to copy "
+                "from its batch and little else. Without both, a small one of ours had a perplexity of 987 "
+                "when it was evaluated without memory"
             )
 
     def group_size(self, order: TrainingOrder) -> int:

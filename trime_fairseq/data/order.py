@@ -19,13 +19,13 @@ from .text_order import consecutive_batches
 class OrderConfig(FairseqDataclass):
     keep_order: bool = field(
         default=False,
-        metadata={"help": "training batches of consecutive segments, in text order, never shuffled"},
+        metadata={"help": "training batches of consecutive segments, in text order, unless --shuffle-steps"},
     )
     shuffle_steps: bool = field(
         default=False,
         metadata={
-            "help": "with --keep-order: the steps follow in random order, another in every epoch; the "
-            "batches of a step, which are its memory, stay consecutive"
+            "help": "with --keep-order: steps in random order, another in every epoch; the segments of a "
+            "memory, which are all of one step, stay consecutive"
         },
     )
     train_mem_size: int = field(
@@ -55,8 +55,8 @@ class TrainingOrder:
     """The order of training batches that the flags of the same names ask for.
 
     Attributes:
-        keep_order: batches in text order (or that of the file).
-        shuffle_steps: the steps of ``keep_order`` at random; else they follow each other in that order, too.
+        keep_order: batches in text order, or that of the file.
+        shuffle_steps: the steps of ``keep_order`` in random order.
         train_mem_size: tokens of consecutive segments that are one memory, spread over a group of devices.
         predefined_batches: file with the order of segments.
         tokens_per_sample, sample_break_mode: how the text is cut into segments.

@@ -4,17 +4,18 @@ import logging
 import math
 import os
 import sys
-from multiprocessing.util import Finalize
 from typing import Any
 
 import numpy as np
 from fairseq import utils
 from fairseq.data import FairseqDataset, iterators
+from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.language_modeling import LanguageModelingTask
 
 from ..criterions.base import TrimeCriterion
 from ..criterions.summary import TrainingSummary
+from ..criterions.temperature import is_temperature
 from ..data.export import export_segments
 from ..data.host_targets import HostTargets
 from ..data.order import TrainingOrder, planned_iterator
@@ -56,7 +57,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         self.key_dimension = 0  # of the model that is built
         self.epoch = 1
         self.update_num = 0
-        # What the checkpoint says that is evaluated (--train-softmax-temp).
+        # --train-softmax-temp of the checkpoint that is evaluated; None: 1, as published.
         self.trained_softmax_temp: float | None = None
         self._criterion: TrimeCriterion | None = None
         self._summary = TrainingSummary()
@@ -128,9 +129,9 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
             self._criterion = criterion
             self._devices_per_memory = criterion.devices_per_memory
             self._summary = TrainingSummary(criterion.sees_later_tokens)
-            # fairseq tells no one that a training ends. This runs in processes that multiprocessing started,
-            # too, which atexit does not.
-            Finalize(None, self._summary.log, exitpriority=1)
+            if self.trained_softmax_temp is not None:
+                # fairseq-validate reads the state of the task, but not that of the criterion.
+                criterion.temperature.continue_from(self.trained_softmax_temp)
         if self._devices_per_memory is None and self.order.is_own:
             self._devices_per_memory = self.order.devices_per_memory
         return criterion
@@ -147,15 +148,15 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
         self.epoch = epoch
-        self._summary.begin("training")
+        self._summary.begin_epoch()
 
-    def begin_valid_epoch(self, epoch: int, model: Any, subset: str) -> None:
-        self._summary.begin("validation")
+    def begin_valid_epoch(self, epoch: int, model: Any) -> None:
+        self._summary.begin_validation()
 
     def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
-        super().reduce_metrics(logging_outputs, criterion)
-        if isinstance(criterion, TrimeCriterion):
-            self._summary.add("training" if criterion.training else "validation", logging_outputs)
+        with metrics.aggregate() as meters:
+            super().reduce_metrics(logging_outputs, criterion)
+        self._summary.add(meters, criterion.training)
 
     def state_dict(self) -> dict[str, Any]:
         """What fairseq writes into checkpoints for the task: the temperature of training, unless it is 1."""
@@ -166,7 +167,13 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         state = dict(state_dict)
-        self.trained_softmax_temp = state.pop(_TEMPERATURE, None)
+        temperature = state.pop(_TEMPERATURE, None)
+        if temperature is not None and not is_temperature(temperature):
+            raise ValueError(
+                f"the checkpoint is damaged: the temperature of its training is {temperature!r}, no positive "
+                "number"
+            )
+        self.trained_softmax_temp = temperature
         super().load_state_dict(state)
 
     def train_step(
