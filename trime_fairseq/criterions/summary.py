@@ -74,10 +74,13 @@ class TrainingSummary:
     def _log(self) -> None:
         line = self.text()
         if line is not None:
+            # A program that runs fairseq in its own process may have closed the stream of its log.
+            reports_errors, logging.raiseExceptions = logging.raiseExceptions, False
             logger.info(line)
+            logging.raiseExceptions = reports_errors
 
 
 def _text(bits: float) -> str:
     """A loss in bits per token."""
-    perplexity = f"{2.0**bits:.2f}" if bits < 1000 else "inf"
+    perplexity = "inf" if bits > 1000 else f"{2.0**bits:.2f}"
     return f"loss {bits:.3f} (perplexity {perplexity})"
