@@ -79,7 +79,7 @@ def test_half_precision_leaves_a_learnt_one_in_float32(dictionary, dtype):
     parameter = criterion.temperature.logarithm
     assert parameter.dtype == torch.float32
     assert criterion(model.to(dtype), batch)[0].isfinite()
-    # Large queries, as a loss scale would not fit the gradients of so small a model.
+    # Gradients as large as those of a scaled loss.
     queries = torch.randn(4096, 16).to(dtype)
     scaled, _ = criterion.temperature.scaled(queries)
     assert scaled.dtype == dtype
