@@ -78,7 +78,7 @@ def test_summary_asks_the_device_no_more_than_fairseq_does(monkeypatch):
         assert stock >= 5
         task.reduce_metrics([log, log], criterion)
     assert len(asked) == 2 * stock
-    assert "last epoch of training: loss 0.962" in task._summary.text()
+    assert "last epoch of training: loss 0.962 (" in task._summary.text()
 
 
 def test_without_targets_on_the_host_the_tails_have_to_ask():

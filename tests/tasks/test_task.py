@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from fairseq.sequence_scorer import SequenceScorer
+from omegaconf import OmegaConf
 
 from tests.commands import REFERENCE
 from tests.recorded import make_criterion, make_order
+from trime_fairseq.criterions import TrimeCriterionConfig
 from trime_fairseq.evaluation import MemoryScorer
 from trime_fairseq.tasks.config import TrimeLanguageModelingConfig
 from trime_fairseq.tasks.trime_language_modeling import TrimeLanguageModelingTask
@@ -150,6 +152,20 @@ def test_temperature_of_training_is_state_of_the_task(task, monkeypatch, setting
     monkeypatch.setattr(task, "trained_softmax_temp", 7.0)
     task.load_state_dict(state)
     assert task.trained_softmax_temp == (saved and pytest.approx(saved))
+
+
+def test_learnt_temperature_of_a_checkpoint_that_is_validated(task, monkeypatch):
+    """fairseq-validate reads the state of the task, but not that of the criterion."""
+    monkeypatch.setattr(task, "order", make_order())
+    settings = dict(sentence_avg=False, ddp_backend="legacy_ddp", distributed_world_size=1)
+    config = OmegaConf.create(
+        {**vars(TrimeCriterionConfig(train_softmax_temp="learnt", **settings)), "_name": "trime_loss"}
+    )
+    for name in ("trained_softmax_temp", "_criterion", "_summary"):
+        monkeypatch.setattr(task, name, getattr(task, name))
+    for trained, expected in [(None, 1.0), (1.5, 1.5)]:
+        task.trained_softmax_temp = trained
+        assert task.build_criterion(config).temperature.value == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("value", ["1.5", 0.0, -1.0, float("nan"), float("inf"), [1.5], True])

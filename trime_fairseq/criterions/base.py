@@ -1,5 +1,6 @@
 """What every TRIME criterion shares: the objective, the warm-up and the logging."""
 
+import logging
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from ..models.config import KeyConfig
 from ..models.output import run_decoder, token_scores
 from ..models.representation import RepresentationTap
 from .temperature import TrainingTemperature
+
+logger = logging.getLogger(__name__)
 
 # The other backends average gradients in a wrapper that expects every parameter to be used inside
 # the model's own forward pass; an adaptive softmax is used outside of it, its tails not in every step.
@@ -231,8 +234,14 @@ class TrimeCriterion(FairseqCriterion):
         )
 
     def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
-        """As of any module; None, from the checkpoint of a criterion without parameters, changes nothing."""
-        return super().load_state_dict(state_dict or self.state_dict(), *args, **kwargs)
+        """As of any module; None is what fairseq saves of a criterion without parameters."""
+        if state_dict is None:
+            logger.info(
+                "TRIME: the checkpoint has no learnt temperature: it starts at 1 (to go on with another "
+                "--train-softmax-temp than before takes --reset-optimizer)"
+            )
+            state_dict = self.state_dict()
+        return super().load_state_dict(state_dict, *args, **kwargs)
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:

@@ -156,7 +156,12 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
     def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
         with metrics.aggregate() as meters:
             super().reduce_metrics(logging_outputs, criterion)
-        self._summary.add(meters, criterion.training)
+        if criterion.training:
+            self._summary.add_update(meters)
+
+    def post_validate(self, model: Any, stats: Any, meters: Any) -> None:
+        """What fairseq calls with the log of a validation subset."""
+        self._summary.add_validation(meters)
 
     def state_dict(self) -> dict[str, Any]:
         """What fairseq writes into checkpoints for the task: the temperature of training, unless it is 1."""
