@@ -201,10 +201,18 @@ def test_refuses_ddp_backends_that_cannot_train_it(dictionary, backend):
     make(dictionary, ddp_backend=backend, distributed_world_size=1)
 
 
-@pytest.mark.parametrize("name", ["ce_warmup_epoch", "ce_warmup_updates"])
-def test_warm_up_needs_a_task_that_knows_epoch_and_update(dictionary, name):
-    cfg = TrimeCriterionConfig(
-        **{name: 1}, sentence_avg=False, ddp_backend="legacy_ddp", distributed_world_size=1
-    )
+@pytest.mark.parametrize(
+    "setting",
+    [
+        dict(ce_warmup_epoch=1),
+        dict(ce_warmup_updates=1),
+        dict(train_softmax_temp="1.5"),
+        dict(train_softmax_temp="learnt"),
+    ],
+)
+def test_what_needs_a_task_that_knows_where_training_is_and_saves_the_temperature(dictionary, setting):
+    given = dict(sentence_avg=False, ddp_backend="legacy_ddp", distributed_world_size=1)
+    task = SimpleNamespace(target_dictionary=dictionary)
+    TrimeLoss(TrimeCriterionConfig(**given), task)
     with pytest.raises(ValueError, match="--task trime_language_modeling"):
-        TrimeLoss(cfg, SimpleNamespace(target_dictionary=dictionary))
+        TrimeLoss(TrimeCriterionConfig(**given, **setting), task)

@@ -118,8 +118,8 @@ class TrimeCriterion(FairseqCriterion):
         temperature: of ``--train-softmax-temp``.
 
     Raises:
-        ValueError: for a ``--ddp-backend`` that cannot train it, a warm-up without our task or of a negative
-            length, or a temperature that is none.
+        ValueError: for a ``--ddp-backend`` that cannot train it, a warm-up of a negative length, a temperature
+            that is none, and a warm-up or another temperature than 1 without our task.
     """
 
     devices_per_memory: int | None = None
@@ -136,16 +136,16 @@ class TrimeCriterion(FairseqCriterion):
         for name in ("ce_warmup_epoch", "ce_warmup_updates"):
             if getattr(cfg, name) < 0:
                 raise ValueError(f"{flag(name)} must not be negative: {getattr(cfg, name)}")
+        self.temperature = TrainingTemperature(str(cfg.train_softmax_temp))
         self.warms_up = cfg.ce_warmup_epoch > 0 or cfg.ce_warmup_updates > 0
-        if self.warms_up and not isinstance(task, TrainingTask):
+        if not isinstance(task, TrainingTask) and (self.warms_up or not self.temperature.is_published):
             raise ValueError(
-                "--ce-warmup-epoch and --ce-warmup-updates need a task that knows the epoch and the update: "
-                "use --task trime_language_modeling"
+                "--ce-warmup-epoch, --ce-warmup-updates and --train-softmax-temp need a task that knows the "
+                "epoch and the update, and saves the temperature: use --task trime_language_modeling"
             )
         self.knn_keytype = cfg.knn_keytype
         self.ce_warmup_epoch = cfg.ce_warmup_epoch
         self.ce_warmup_updates = cfg.ce_warmup_updates
-        self.temperature = TrainingTemperature(str(cfg.train_softmax_temp))
         self.uncharged_tail_index = None if cfg.exact_tails else self.padding_idx
         self.memory_impl = cfg.memory_impl
         self.sentence_avg = cfg.sentence_avg
