@@ -118,8 +118,8 @@ class TrimeCriterion(FairseqCriterion):
         temperature: of ``--train-softmax-temp``.
 
     Raises:
-        ValueError: for a ``--ddp-backend`` that cannot train it, a warm-up of a negative length, a temperature
-            that is none, and a warm-up or another temperature than 1 without our task.
+        ValueError: for a ``--ddp-backend`` that cannot train it, a warm-up of a negative length, a
+            temperature that is none, and a warm-up or another temperature than 1 without our task.
     """
 
     devices_per_memory: int | None = None
