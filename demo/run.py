@@ -60,7 +60,7 @@ STORE = OUT / "external" / "dstore"
 INDEX = "--dist ip --ncentroids 512 --code_size 32 --num_training_keys 50000 --probe 32"
 GRID = (
     "--grid-softmax-temp 1.4,2,2.8,4 --grid-mem-size 0,256,1024,2048 --grid-k 64,256 "
-    "--grid-interp-temp 4,8,16 --grid-lmbda 0,0.1,0.2,0.3"
+    "--grid-interp-temp 4,8,16"
 )
 SAMPLES = f"--sample-break-mode none --tokens-per-sample {SEGMENT} --batch-size 16 --max-tokens 4096".split()
 

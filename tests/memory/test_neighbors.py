@@ -1,5 +1,6 @@
 """External memory against explicit loops, and the distribution over a whole vocabulary."""
 
+import itertools
 import math
 
 import pytest
@@ -29,14 +30,25 @@ def example(queries=7, k=6, types=4, seed=0):
 
 def test_loops():
     scores, tokens, targets = example()
-    every, positive = neighbor_lse(scores, tokens, targets, 0.3, (1, 4, 6))
-    assert every.shape == positive.shape == (3, 7)
-    for size, all_lse, positive_lse in zip((1, 4, 6), every, positive):
-        for i in range(len(targets)):
-            near = [(0.3 * s, t) for s, t in zip(scores[i, :size].tolist(), tokens[i, :size].tolist())]
-            assert all_lse[i].item() == pytest.approx(oracle.log_add([s for s, _ in near]))
-            hits = [s for s, t in near if t == targets[i].item()]
-            assert positive_lse[i].item() == pytest.approx(oracle.log_add(hits))
+    before = scores.clone()
+    every, positive = neighbor_lse(scores, tokens, targets, (0.3, 40.0), (1, 4, 6))
+    assert every.shape == positive.shape == (2, 3, 7)
+    assert torch.equal(scores, before)
+    places = itertools.product(enumerate((0.3, 40.0)), enumerate((1, 4, 6)), range(len(targets)))
+    for (number, scale), (position, size), i in places:
+        near = [(scale * s, t) for s, t in zip(scores[i, :size].tolist(), tokens[i, :size].tolist())]
+        place = (number, position, i)
+        assert every[place].item() == pytest.approx(oracle.log_add([s for s, _ in near]))
+        hits = [s for s, t in near if t == targets[i].item()]
+        assert positive[place].item() == pytest.approx(oracle.log_add(hits))
+
+
+def test_neighbours_in_any_order():
+    """Recomputed scores may not fall: a far first neighbour must not vanish beside a near second."""
+    scores, tokens = torch.tensor([[-500.0, 0.0]]), torch.tensor([[3, 4]])
+    every, positive = neighbor_lse(scores, tokens, torch.tensor([3]), (1.0,), (1, 2))
+    assert every.flatten().tolist() == [-500.0, 0.0]
+    assert positive.flatten().tolist() == [-500.0, -500.0]
 
 
 def test_interpolation_where_nothing_was_found():
@@ -86,13 +98,13 @@ def test_sums_to_one_over_the_vocabulary(types, count, k, temperature, weight, s
     for word in range(types):
         target = torch.full((count,), word)
         pair = memory_lse(queries, keys, target, key_tokens, seen, scale)
-        (external,), (hits,) = neighbor_lse(scores, tokens, target, scale, (k,))
+        ((external,),), ((hits,),) = neighbor_lse(scores, tokens, target, (scale,), (k,))
         joint = trime_log_prob(
             *plain_token_scores(logits, target),
             torch.logaddexp(pair[0], external),
             torch.logaddexp(pair[1], hits),
         )
-        (among,), (found,) = neighbor_lse(scores, tokens, target, 1 / temperature, (k,))
+        ((among,),), ((found,),) = neighbor_lse(scores, tokens, target, (1 / temperature,), (k,))
         exists = among > -math.inf
         total += interpolate(joint, (found - among, weight, exists)).exp()
     assert total.tolist() == pytest.approx([1.0] * count, abs=1e-9)

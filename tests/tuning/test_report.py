@@ -1,122 +1,154 @@
-"""Ranking, table, picture and the command for the test set."""
+"""Table, remarks, picture and the command for the test set."""
 
 import json
 import math
 import sys
+import warnings
+from dataclasses import replace
 
 import pytest
-import torch
 
-from tests.commands import REFERENCE
-from trime_fairseq.tuning import Axes, read_request
-from trime_fairseq.tuning.plot import draw, plotted_axes, through_best
-from trime_fairseq.tuning.report import command_for_test, distinct, edges, ranked, table
+from trime_fairseq.tuning import read_request
+from trime_fairseq.tuning.plot import draw
+from trime_fairseq.tuning.report import command_for_test, content, remarks, table
 
-from .grids import CASES, KS, MODEL, NEIGHBOR_FLAGS, NONE, TEMPS
+from .small import FAMILIES, KNNLM, LOCAL, LONG, MODEL, tuned_of
 
-
-def points_of(axes, loss):
-    nll = [loss(point) * math.log(2) * 10 for point in axes.points()]
-    return ranked(axes, torch.tensor(nll, dtype=torch.float64).view(axes.shape), 10)
+SIZES = {"softmax_temp": (1.0, 2.0, 4.0), "mem_size": (0, 64, 128)}
 
 
-def test_ranking_and_table():
-    axes = Axes((1.0, 2.0, 3.0), NONE, (8,), NONE, NONE)
-    points = points_of(axes, lambda point: abs(point["softmax_temp"] - 2.2))
-    assert [point["softmax_temp"] for point in points] == [2.0, 3.0, 1.0]
-    assert points[1]["ppl"] == pytest.approx(2**0.8)
-    lines = table(axes, points[:2]).splitlines()
+def bowl(temperature, size):
+    """Lowest at a temperature and a size."""
+    return lambda config: (
+        5 + abs(math.log2(config.softmax_temp / temperature)) + 0.001 * abs(config.mem_size - size)
+    )
+
+
+def test_table_begins_with_the_best():
+    tuned = tuned_of(LONG, bowl(2, 64), **SIZES)
+    lines = table(tuned, tuned.settings[:2]).splitlines()
     assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == [
-        *("Loss (bits)", "Perplexity", "--softmax-temp", "--k")
+        *("Loss (bits)", "Perplexity", "--softmax-temp", "--mem-size")
     ]
-    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["0.2000", "1.15", "2.0", "8"]
+    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["5.0000", "32.00", "2", "64"]
     assert len(lines) == 4
 
 
-def test_points_that_repeat_another_are_shown_once():
-    axes = CASES["interpolated"][0]
-    points = points_of(axes, lambda point: point["lmbda"])
-    shown = distinct(axes, points)
-    assert len(points) - len(shown) == len(TEMPS) * len(KS)
-    assert points[0] in shown
-    assert [point for point in shown if point["lmbda"]] == [point for point in points if point["lmbda"]]
-
-
-def test_remarks_on_edges():
-    axes = Axes((1.0, 2.0, 3.0), (0, 512), (8, 16), (5.0, 10.0), (0.0, 0.5))
-    best = {"softmax_temp": 2.0, "mem_size": 512, "k": 8, "interp_temp": 10.0, "lmbda": 0.5}
-    assert edges(axes, best) == [
-        "--mem-size 512 is the largest of its grid: widen --grid-mem-size",
-        "--k 8 is the smallest of its grid: widen --grid-k",
-        "--interp-temp 10.0 is the largest of its grid: widen --grid-interp-temp",
-        "--lmbda 0.5 is the largest of its grid: widen --grid-lmbda",
-    ]
-    # There is nothing beyond a memory or a weight of 0, nor does a temperature matter then.
-    assert edges(axes, {**best, "mem_size": 0, "k": 16, "lmbda": 0.0}) == [
-        "--k 16 is the largest of its grid: widen --grid-k"
-    ]
-    assert edges(Axes((1.0,), NONE, NONE, NONE, NONE), {"softmax_temp": 1.0}) == []
-
-
-def test_command_for_the_test_set(tmp_path):
-    flags = f"--use-local --grid-softmax-temp 1,2 --grid-mem-size 0,8 --eval-file {tmp_path}/e"
-    request = read_request(["my data", *MODEL.split()[1:], *flags.split()])
-    assert command_for_test(request, {"softmax_temp": 2.0, "mem_size": 0}, "/package") == (
-        "fairseq-eval-lm 'my data' --path model.pt --batch-size 8 --use-local --gen-subset test "
-        "--softmax-temp 2.0 --task trime_language_modeling --user-dir /package"
+def test_the_best_stands_first_where_the_neighbours_have_no_weight():
+    """Of settings that differ in idle values only one is shown, and it is not lost with its twins."""
+    tuned = tuned_of(
+        replace(KNNLM, lmbda=0.0), lambda config: 8 - config.k / 10, softmax_temp=(1.0, 2.0), k=(1, 5)
     )
-    request = read_request(f"{MODEL} {NEIGHBOR_FLAGS} --task t --k 9 --user-dir u --grid-lmbda 0,1".split())
-    point = {"softmax_temp": 1.0, "k": 9, "interp_temp": 1.0, "lmbda": 0.0}
-    ending = " --gen-subset test --softmax-temp 1.0 --k 9 --user-dir u"
-    assert command_for_test(request, point, "/package").endswith("--task t" + ending)
-    assert "--use-interp --interp-temp 1.0 --lmbda 1.0 --user-dir u" in command_for_test(
-        request, {**point, "lmbda": 1.0}, "/package"
-    )
-
-
-def bowl(point):
-    """Lowest at temperature 2 and k 16; the temperature matters more than the memory size."""
-    return abs(point["softmax_temp"] - 2) + 0.01 * point["mem_size"] + 0.001 * abs(point["k"] - 16)
-
-
-def test_axes_of_the_picture():
-    axes = Axes((1.0, 2.0), (0, 8), (4, 8, 16, 32), NONE, NONE)
-    points = points_of(axes, bowl)
-    assert plotted_axes(axes, points) == ("k", "softmax_temp")
-    cells = through_best(axes, points, ("k", "softmax_temp"))
-    assert len(cells) == 8
-    assert cells[8, 1.0] == pytest.approx(2**1.008)  # at memory size 0
-    assert plotted_axes(Axes((1.0,), NONE, (4, 8), NONE, NONE), points) == ("k",)
+    (best,) = tuned.settings
+    assert best.loss == 7.5
+    row = table(tuned, tuned.settings).splitlines()[2]
+    assert [cell.strip() for cell in row.split("|")[1:-1]] == ["7.5000", "181.02", "-", "-", "0"]
 
 
 @pytest.mark.parametrize(
-    "axes",
+    ("temperature", "size", "expected"),
     [
-        Axes((1.0, 2.0), (0, 8), (4, 8, 16, 32), NONE, NONE),
-        Axes((1.0, 2.0, 3.0), (0,), (16,), NONE, NONE),
+        (2, 64, []),
+        (1, 64, ["--softmax-temp 1 is the lowest that was tried: widen --grid-softmax-temp"]),
+        (4, 64, ["--softmax-temp 4 is the highest that was tried: widen --grid-softmax-temp"]),
+        (2, 128, ["--mem-size 128 is the most that was allowed: more may be better"]),
+        (2, 0, ["--mem-size 0: a long-term memory does not help"]),
     ],
 )
-def test_picture(axes, tmp_path):
+def test_remarks_on_limits(temperature, size, expected):
+    assert remarks(tuned_of(LONG, bowl(temperature, size), **SIZES)) == expected
+
+
+def test_no_remarks_on_what_was_given():
+    assert remarks(tuned_of(LOCAL, bowl(1, 0), softmax_temp=(1.0,))) == []
+    idle = tuned_of(replace(KNNLM, lmbda=0.0), lambda config: config.k, softmax_temp=(1.0, 2.0), k=(1, 5))
+    assert remarks(idle) == []
+
+
+def test_remarks_on_weights():
+    tuned = tuned_of(FAMILIES["knnlm and cache"], lambda config: 1.0, **SIZES, k=(5,), interp_temp=(1.0,))
+    place = next(iter(tuned.tried))
+    tuned.tried[place] = tuned.best._replace(
+        config=replace(tuned.best.config, lmbda=0.0, cache_lmbda=1.0), loss=0.5
+    )
+    fresh = replace(tuned)
+    assert "--lmbda 0: the neighbours do not help" in remarks(fresh)
+    assert "--cache-lmbda 1: the memory needs no model" in remarks(fresh)
+
+
+def test_a_remark_where_settings_took_turns():
+    tuned = tuned_of(LONG, bowl(2, 64), **SIZES)
+    del tuned.tried[4.0, 0]
+    assert remarks(replace(tuned)) == [
+        "8 of 9 combinations were tried: settings took turns, from the best of the others, until nothing "
+        "changed"
+    ]
+
+
+def test_command_for_the_test_set():
+    request = read_request(["my data", *MODEL.split()[1:], *"--use-local --use-long --mem-size 128".split()])
+    best = replace(LOCAL, exact_tails=False, softmax_temp=1.19)
+    assert command_for_test(request, best, "/package") == (
+        "fairseq-eval-lm 'my data' --path model.pt --batch-size 8 --gen-subset test --use-local "
+        "--softmax-temp 1.19 --task trime_language_modeling --user-dir /package"
+    )
+    store = "--use-external --dstore-filename d --indexfile i --task t --user-dir u --use-interp"
+    request = read_request([*MODEL.split(), *store.split()])
+    best = replace(FAMILIES["interpolated"], softmax_temp=2.0, interp_temp=3.0, lmbda=0.25)
+    command = command_for_test(request, best, "/package")
+    assert "--dstore-filename d --indexfile i --task t --gen-subset test --exact-tails" in command
+    assert "--use-external --k 5 --use-interp --interp-temp 3.0 --lmbda 0.25 --user-dir u" in command
+    command = command_for_test(request, replace(best, lmbda=0.0), "/package")
+    assert "interp" not in command
+    assert "lmbda" not in command
+
+
+def test_content_of_the_file():
+    request = read_request([*MODEL.split(), *"--use-local --use-long --mem-size 128".split()])
+    tuned = tuned_of(LONG, bowl(2, 64), **SIZES)
+    found = json.loads(json.dumps(content(request, tuned, {"tokens": 10, "ppl": 512.0}, "command")))
+    assert found["best"] == {"loss": 5.0, "ppl": 32.0, "softmax_temp": 2.0, "mem_size": 64}
+    assert found["settings"][0] == found["best"]
+    assert len(found["settings"]) == 9
+    assert found["without_memory"] == {"loss": 9.0, "ppl": 512.0}
+    assert [row["mem_size"] for row in found["by_size"]] == [0, 64, 128]
+    assert (found["tokens"], found["test_command"], found["flags"]) == (10, "command", MODEL.split())
+    assert "ppl" not in found
+    infinite = tuned_of(LOCAL, lambda config: math.inf, softmax_temp=(1.0, 2.0))
+    assert content(request, infinite, {}, "")["best"]["loss"] is None
+
+
+PICTURES = {
+    "sizes": (LONG, bowl(2, 64), SIZES),
+    "one": (LOCAL, bowl(2, 0), {"softmax_temp": (1.0, 2.0, 3.0)}),
+    "defaults": (replace(FAMILIES["knnlm and cache"], mem_size=2048), bowl(0.7, 512), {"k": (1, 2, 4)}),
+    "infinite": (
+        LOCAL,
+        lambda config: math.inf if config.softmax_temp < 2 else 6.0,
+        {"softmax_temp": (1.0, 2.0)},
+    ),
+    "no gain": (LOCAL, lambda config: 9.0, {"softmax_temp": (1.0, 2.0)}),
+    "only size 0 and one more": (LONG, bowl(1, 0), {"softmax_temp": (1.0,), "mem_size": (0, 6)}),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_picture(name, tmp_path):
+    family, loss, values = PICTURES[name]
+    if name == "defaults":
+        values = {**{"softmax_temp": (0.25, 0.5, 1.0, 2.0), "mem_size": (0, 64, 512, 2048)}, **values}
+        values["interp_temp"] = (1.0, 3.36)
     path = tmp_path / "tuning.png"
-    assert draw(axes, points_of(axes, bowl), str(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert draw(tuned_of(family, loss, **values), str(path))
     assert path.read_bytes().startswith(b"\x89PNG")
     assert [file.name for file in tmp_path.iterdir()] == ["tuning.png"]
 
 
 def test_no_picture(tmp_path, monkeypatch, caplog):
-    single = Axes((1.0,), (0,), (16,), NONE, NONE)
-    assert not draw(single, points_of(single, bowl), str(tmp_path / "tuning.png"))
+    assert not draw(tuned_of(LOCAL, bowl(1, 0), softmax_temp=(1.0,)), str(tmp_path / "tuning.png"))
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    axes = Axes((1.0, 2.0), (0,), (16,), NONE, NONE)
-    assert not draw(axes, points_of(axes, bowl), str(tmp_path / "tuning.png"))
+    assert not draw(tuned_of(LONG, bowl(2, 64), **SIZES), str(tmp_path / "tuning.png"))
     assert "needs matplotlib" in caplog.text
     assert not list(tmp_path.iterdir())
-
-
-ROWS = json.loads((REFERENCE / "evaluation.json").read_text())
-
-
-STORE = (
-    f"--dstore-filename {REFERENCE}/datastore/dstore --indexfile {REFERENCE}/datastore/knn.index.ip "
-    "--dstore-size 20000 --dstore-fp16 --faiss-metric-type ip --no-load-keys"
-)

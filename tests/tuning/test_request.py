@@ -1,59 +1,89 @@
-"""The flags of trime-tune: grids and what they must go with."""
+"""The flags of trime-tune: families, axes and what they must go with."""
 
 import pytest
 
 from trime_fairseq.cli import tune
-from trime_fairseq.tuning import Axes, read_request
+from trime_fairseq.evaluation import MemoryConfig
+from trime_fairseq.tuning import default_axes, read_request
 
-from .grids import MODEL, NEIGHBOR_FLAGS
+from .small import MODEL, NEIGHBOR_FLAGS
 
 
-def test_ordinary_flags_of_a_grid():
-    words = f"{MODEL} {NEIGHBOR_FLAGS} --softmax-temp 1.2 --k 7 --eval-file e --user-dir u --keep-order "
-    words += "--grid-k 64,16 32 --grid-mem-size 0,512 --grid-softmax-temp 1.3,1.2 --grid-lmbda=0.1,0"
-    request = read_request(words.split())
-    assert request.axes == Axes((1.2, 1.3), (0, 512), (16, 32, 64), (1.0,), (0.0, 0.1))
-    assert request.others == (*f"{MODEL} {NEIGHBOR_FLAGS} --keep-order".split(),)
-    assert (request.subset, request.eval_file, request.user_dir) == ("valid", "e", "u")
-    assert " ".join(request.arguments(request.ordinary, "valid")) == (
-        f"{MODEL} {NEIGHBOR_FLAGS} --keep-order --gen-subset valid --softmax-temp 1.2 --use-long "
-        "--mem-size 512 --k 64 --use-interp --interp-temp 1.0 --lmbda 0.0"
+def request(flags):
+    return read_request([*MODEL.split(), *flags.split()])
+
+
+def test_without_grids_the_axes_are_wide():
+    found = request("--use-local --use-long --mem-size 300")
+    assert found.family == MemoryConfig(use_local=True, use_long=True, mem_size=300)
+    assert found.axes == default_axes([found.family])
+    assert found.others == tuple(MODEL.split())
+    assert (found.subset, found.path, found.show) == ("valid", "model.pt", 10)
+
+
+def test_grids_narrow_the_axes():
+    found = request(
+        f"{NEIGHBOR_FLAGS} --keep-order --exact-tails --grid-k 64,16 32 --grid-mem-size 0,512 --user-dir u "
+        "--grid-softmax-temp 1.3,1.2 --gen-subset test --output o --show 3"
     )
-    alone = read_request(f"{MODEL} --use-local --grid-mem-size 0 --gen-subset test".split())
-    assert " ".join(alone.arguments(alone.ordinary, "test")) == (
-        f"{MODEL} --use-local --gen-subset test --softmax-temp 1.0"
+    assert found.axes._asdict() == {
+        **{"temperatures": (1.2, 1.3), "mem_sizes": (0, 512), "ks": (16, 32, 64), "interp_temps": ()}
+    }
+    assert found.family == MemoryConfig(
+        use_local=True, use_long=True, mem_size=512, use_external=True, k=64, exact_tails=True
     )
+    assert found.others == (*MODEL.split(), *"--dstore-filename d --indexfile i --keep-order".split())
+    assert (found.subset, found.user_dir, found.output, found.show) == ("test", "u", "o", 3)
+
+
+def test_what_is_given_stays():
+    found = request("--use-local --mode li --softmax-temp 1.5 --cache-lmbda 0.2")
+    assert found.axes.temperatures == (1.5,)
+    assert found.family.cache_lmbda == 0.2
+    found = request(f"{NEIGHBOR_FLAGS} --use-interp --interp-temp 4 --k 3")
+    assert (found.axes.interp_temps, found.axes.ks, found.family.lmbda) == ((4.0,), (1, 2, 3), None)
+
+
+def test_temperature_of_the_neighbours():
+    """Of the plain kNN-LM --softmax-temp is that of the neighbours, beside a cache it is the cache's."""
+    found = request("--knnlm --grid-softmax-temp 5,7 --grid-k 4")
+    assert (found.axes.temperatures, found.axes.interp_temps) == ((), (5.0, 7.0))
+    found = request("--knnlm --use-local --mode li --grid-softmax-temp 1 --grid-interp-temp 5,7 --grid-k 4")
+    assert (found.axes.temperatures, found.axes.interp_temps) == ((1.0,), (5.0, 7.0))
+    assert request("--use-external --grid-interp-temp 5 --grid-k 4").family.use_interp
 
 
 WRONG = {
-    "": "nothing to tune: pass --grid-softmax-temp",
+    "": "nothing to tune: pass a memory, --use-local",
     "--use-local --grid-k 4": "--grid-k is of the neighbours: pass --use-external",
-    "--use-local --grid-lmbda 0.1": "--grid-lmbda is of the neighbours: pass --use-external",
-    "--grid-softmax-temp 1": "--grid-softmax-temp is of memories: pass --use-local",
+    "--use-local --grid-interp-temp 4": "--grid-interp-temp is of the neighbours: pass --use-external",
+    "--use-external --grid-lmbda 0.1": "--grid-lmbda: leave it out, the best weight is solved for",
+    "--use-external --grid-lmbda=0,1": "--grid-lmbda: leave it out",
+    "--grid-softmax-temp 1": "nothing to tune: pass a memory",
     "--use-external --grid-mem-size 8": "--grid-mem-size adds to the local memory: pass --use-local",
-    "--use-external --grid-interp-temp 5": "--grid-interp-temp needs .* --grid-lmbda",
-    "--knnlm --lmbda 0.1 --grid-interp-temp 5": "--knnlm is --grid-softmax-temp",
-    "--knnlm --lmbda 0.1 --grid-mem-size 5": "--knnlm has no long-term memory",
-    "--knnlm --grid-k 4": "--lmbda, .* is needed",
-    "--use-local --mem-size 8 --grid-softmax-temp 1": "--mem-size .* pass --use-long",
-    "--use-external --lmbda 0.1 --grid-k 4": "--lmbda and --interp-temp are for --use-interp",
-    "--use-local --mode li --cache-lmbda 0.1 --grid-softmax-temp 1": "--mode li and --cache-lmbda are not",
-    "--use-local --mode lm --grid-softmax-temp 1": "--mode lm is the model without memory",
-    "--use-local --grid-softmax-temp 1 --num-shards 2": "--num-shards: a grid is tuned by one process",
-    "--use-local --grid-softmax-temp 1 --distributed-world-size 2": "--distributed-world-size: a grid",
-    "--use-local --grid-softmax-temp 1 --save-knnlm-dstore": "--save-knnlm-dstore: not in tuning",
+    "--knnlm --grid-interp-temp 5": "--knnlm is --grid-softmax-temp",
+    "--knnlm --use-local": "--knnlm is the plain kNN-LM: pass --mode li",
+    "--use-local --mem-size 8": "--mem-size .* pass --use-long",
+    "--use-local --use-long": "--use-long needs --mem-size",
+    "--use-external --lmbda 0.1": "--lmbda and --interp-temp are for --use-interp",
+    "--use-local --mode lm": "--mode lm is the model without memory",
+    "--use-local --num-shards 2": "--num-shards: one process tunes",
+    "--use-local --distributed-world-size 2": "--distributed-world-size: one process tunes",
+    "--use-local --save-knnlm-dstore": "--save-knnlm-dstore: not in tuning",
+    "--use-local --eval-file f": "--eval-file is of one evaluation: pass --output DIR",
+    "--use-local --softmax-temp 1 --grid-softmax-temp 1,2": "--grid-softmax-temp: leave one of them out",
     "--use-local --grid-softmax-temp 0,1": "--grid-softmax-temp takes positive numbers, not '0,1'",
     "--use-local --grid-softmax-temp inf": "--grid-softmax-temp takes positive numbers, not 'inf'",
+    "--use-local --softmax-temp -1": "--softmax-temp must be positive",
     "--use-external --grid-k 1.5": "--grid-k takes positive numbers of neighbours, not '1.5'",
-    "--use-external --grid-lmbda 0.5,2": r"--grid-lmbda takes numbers in \[0, 1\], not '0.5,2'",
     "--use-local --grid-mem-size ,": "--grid-mem-size takes numbers of tokens",
 }
 
 
 @pytest.mark.parametrize("flags", WRONG)
-def test_grids_that_do_not_suit_the_memories(flags, capsys):
+def test_flags_that_do_not_suit_each_other(flags, capsys):
     with pytest.raises(ValueError, match=WRONG[flags]):
-        read_request([*MODEL.split(), *flags.split()])
+        request(flags)
     # The command says so in one line, and reads no model: there is none.
     assert tune.main([*MODEL.split(), *flags.split()]) == 1
     assert capsys.readouterr().err.count("\n") == 1
@@ -61,4 +91,4 @@ def test_grids_that_do_not_suit_the_memories(flags, capsys):
 
 def test_the_model_must_be_named():
     with pytest.raises(ValueError, match="--path CHECKPOINT is missing"):
-        read_request("DATA --use-local --grid-softmax-temp 1".split())
+        read_request("DATA --use-local".split())

@@ -1,4 +1,4 @@
-"""Tunes the memories of a model: one evaluation, the loss of all settings of a grid."""
+"""Tunes the memories of a model: the best of all settings from one evaluation."""
 
 import sys
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         # Not with this module: where fairseq is missing, run() says so in one line.
-        from .tuning import tune
+        from .tuning import tune_command
 
         log_to_stdout()
-        tune(arguments)
+        tune_command(arguments)
         return 0
 
     return run(PROGRAM, command)

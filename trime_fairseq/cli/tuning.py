@@ -1,21 +1,22 @@
-"""What ``trime-tune`` does: one evaluation, the loss of all settings of a grid."""
+"""What ``trime-tune`` does: one pass of model and search, then the best of all settings."""
 
 import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
 
-from ..evaluation import EvaluationResult, MemoryConfig, ScorerParts, run_eval_lm
 from ..files import PACKAGE, check_writable, write_json
-from ..tasks.trime_language_modeling import TrimeLanguageModelingTask
-from ..tuning import GridScorer, Request, read_request
+from ..flags import flag
+from ..tuning import Request, Tuned, read_request, tune
 from ..tuning.plot import draw
-from ..tuning.report import command_for_test, content, distinct, edges, ranked, table
+from ..tuning.report import command_for_test, content, remarks, table
+from .recording import record
 
 logger = logging.getLogger(__name__)
 
 
-def tune(arguments: Sequence[str]) -> None:
+def tune_command(arguments: Sequence[str]) -> None:
     """The command, with the arguments of its line.
 
     Raises:
@@ -29,36 +30,35 @@ def tune(arguments: Sequence[str]) -> None:
             f"TRIME: --gen-subset {request.subset}: settings that were chosen on the test set say nothing "
             "about other text; leave it out to tune on valid"
         )
-    count = sum(1 for _ in request.axes.points())
-    ordinary = ", ".join(f"{name} {value}" for name, value in request.ordinary.items())
-    logger.info(f"TRIME: {count:,} settings in one pass; the losses below are of {ordinary}")
-    scorer, evaluation = _evaluate(request)
-    points = ranked(request.axes, scorer.nll(), scorer.totals.tokens)
-    command = command_for_test(request, points[0], PACKAGE)
+    logger.info("TRIME: one pass of the model; the losses it logs are those without memory")
+    words = [*request.others, "--gen-subset", request.subset]
+    words += ["--user-dir", request.user_dir] if request.user_dir else []
+    found, evaluation = record(words, [request.family], request.axes)
+    logger.info("TRIME: now the settings")
+    started = time.perf_counter()
+    tuned = tune(found, request.family)
+    logger.info(f"TRIME: tried {len(tuned.tried):,} settings in {time.perf_counter() - started:.1f} s")
+    command = command_for_test(request, tuned.best.config, PACKAGE)
     if request.output:
         path = os.path.join(request.output, "tuning.json")
-        write_json(path, content(request, points, evaluation.as_json(), command))
-        draw(request.axes, points, os.path.join(request.output, "tuning.png"))
-    shown = distinct(request.axes, points)[: max(request.show, 1)]
-    where = f"{request.subset}, {scorer.totals.tokens:,} tokens"
-    sys.stdout.write(f"\n{len(shown):,} best of {count:,} settings on {where}:\n\n")
-    sys.stdout.write(f"{table(request.axes, shown)}\n\n")
-    for remark in edges(request.axes, points[0]):
-        sys.stdout.write(f"{remark}\n")
-    sys.stdout.write(f"On the test set:\n\n{command}\n")
+        write_json(path, content(request, tuned, evaluation.as_json(), command))
+        draw(tuned, os.path.join(request.output, "tuning.png"))
+    sys.stdout.write(_report(request, tuned, command))
 
 
-def _evaluate(request: Request) -> tuple[GridScorer, EvaluationResult]:
-    """The scorer after the evaluation, and the result of the ordinary point."""
-    made: list[GridScorer] = []
-
-    class TuningTask(TrimeLanguageModelingTask):
-        def build_scorer(self, config: MemoryConfig, pad: int, parts: ScorerParts) -> GridScorer:
-            made.append(GridScorer(request.axes, config, pad, parts))
-            return made[-1]
-
-    words = request.arguments(request.ordinary, request.subset)
-    for name, value in (("--eval-file", request.eval_file), ("--user-dir", request.user_dir)):
-        words += [name, value] if value else []
-    result = run_eval_lm(words, TuningTask)
-    return made[0], result
+def _report(request: Request, tuned: Tuned, command: str) -> str:
+    """What the command prints at its end."""
+    shown = tuned.settings[: max(request.show, 1)]
+    plain, best = tuned.without_memory, tuned.best
+    lines = [
+        f"\nOn {request.subset}, {tuned.tokens:,} tokens: perplexity {plain.ppl:.2f} without memory, "
+        f"{best.ppl:.2f} with the best of {len(tuned.tried):,} settings\n",
+        f"{table(tuned, shown)}\n",
+    ]
+    by_size = tuned.best_by("mem_size")
+    if len(by_size) > 1:
+        lines.append(f"The best of each {flag('mem_size')}:\n\n{table(tuned, list(by_size.values()))}\n")
+    notes = remarks(tuned)
+    if notes:
+        lines.append("\n".join(notes) + "\n")
+    return "\n".join([*lines, f"On the test set:\n\n{command}\n"])

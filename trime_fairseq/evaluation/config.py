@@ -162,7 +162,12 @@ class MemoryConfig(KeyConfig):
     @property
     def neighbor_temp(self) -> float:
         """Temperature of the neighbours' own distribution: ``--softmax-temp`` if that is all there is."""
-        return self.joint_temp if self.knnlm and self.mode != "li" else self.interp_temp
+        return self.joint_temp if self.softmax_temp_is_neighbors else self.interp_temp
+
+    @property
+    def softmax_temp_is_neighbors(self) -> bool:
+        """Whether ``softmax_temp`` is the temperature of the neighbours' own distribution."""
+        return self.knnlm and self.mode != "li"
 
     @property
     def weight_names(self) -> tuple[str, ...]:
@@ -179,6 +184,12 @@ class MemoryConfig(KeyConfig):
     def joint_memory(self) -> bool:
         """Whether memories enter a softmax by their similarities: with the tokens, or alone (``li``)."""
         return (self.use_local or self.use_external) and self.mode != "lm"
+
+    @property
+    def charges_tails(self) -> bool:
+        """Whether every word of an adaptive softmax is charged for its tail: as published, not with memories
+        in the softmax, unless ``exact_tails`` asks for it."""
+        return self.exact_tails or not (self.joint_memory and self.mode == "gn")
 
     @property
     def searches(self) -> bool:

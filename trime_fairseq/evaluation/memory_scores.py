@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..datastore import Neighbors
-from ..memory import LongTermMemory, Visibility, memory_lse, neighbor_lse, similarity_scale
+from ..memory import LongTermMemory, Visibility, memory_lse_at_scales, neighbor_lse, similarity_scale
 
 Intervals = tuple[tuple[int, int, int], ...]
 
@@ -35,9 +35,9 @@ class EvaluatedBatch(NamedTuple):
     queries: Tensor
     targets: Tensor
 
-    def scale(self, temperature: float) -> float:
-        """Factor of the inner products."""
-        return similarity_scale(self.queries.size(1), temperature)
+    def scales(self, temperatures: Sequence[float]) -> list[float]:
+        """Factors of the inner products."""
+        return [similarity_scale(self.queries.size(1), temperature) for temperature in temperatures]
 
 
 class MemoryScores(NamedTuple):
@@ -64,21 +64,66 @@ class NeighborScores(NamedTuple):
     exists: Tensor
 
 
+class ScoredMemories(NamedTuple):
+    """Scores of the memories of a batch; None where a memory is not used.
+
+    Attributes:
+        local, long, external: of shapes that broadcast to [T, S, K, N].
+        alone: the softmax over the neighbours alone, [I, K, N].
+    """
+
+    local: MemoryScores | None = None
+    long: MemoryScores | None = None
+    external: MemoryScores | None = None
+    alone: NeighborScores | None = None
+
+    @property
+    def joint(self) -> MemoryScores | None:
+        """Over all memories that are in one softmax."""
+        return _union(self.local, self.long, self.external)
+
+    def at_point(
+        self, temperature: int = 0, size: int = 0, k: int = 0, interp_temp: int = 0
+    ) -> "ScoredMemories":
+        """At one position of the axes, [N]; an axis of one value holds for all positions."""
+        local, long, external = (
+            None if part is None else MemoryScores(*(_at(lse, temperature, size, k) for lse in part))
+            for part in (self.local, self.long, self.external)
+        )
+        alone = self.alone
+        if alone is not None:
+            alone = NeighborScores(*(_at(value, interp_temp, k) for value in alone))
+        return ScoredMemories(local, long, external, alone)
+
+
+def _union(*parts: MemoryScores | None) -> MemoryScores | None:
+    there = [part for part in parts if part is not None]
+    if not there:
+        return None
+    joint, *others = there
+    for other in others:
+        joint = joint.union(other)
+    return joint
+
+
+def _at(values: Tensor, *position: int) -> Tensor:
+    for index in position:
+        values = values[index if values.size(0) > 1 else 0]
+    return values
+
+
 def local_memory(batch: EvaluatedBatch, temperatures: Sequence[float], impl: str = "auto") -> MemoryScores:
     """Scores [T, 1, 1, N] of the earlier tokens of the model's input; ``impl`` as of :func:`memory_lse`."""
     # The token that followed position t of the input is the input at t + 1. (The last column rolls
     # around, but nothing sees it: there is no query after it.)
     next_tokens = batch.source.roll(-1, dims=1).reshape(-1)
     visibility = Visibility.row_prefixes(batch.source.size(1), tuple(map(tuple, batch.spans)))
-    scores = [
-        memory_lse(
-            *(batch.queries, batch.keys, batch.targets, next_tokens, visibility),
-            batch.scale(temperature),
-            impl=impl,
-        )
-        for temperature in temperatures
-    ]
-    return MemoryScores(*(torch.stack(lse)[:, None, None] for lse in zip(*scores)))
+    scores = memory_lse_at_scales(
+        *(batch.queries, batch.keys, batch.targets, next_tokens, visibility),
+        batch.scales(temperatures),
+        impl=impl,
+    )
+    return MemoryScores(*(lse[:, None, None] for lse in scores))
 
 
 class PrecedingText:
@@ -104,21 +149,18 @@ class PrecedingText:
         intervals, gap = self._intervals(batch)
         memory = self.memory
         memory.append(batch.queries, batch.targets)
-        grid = []
-        for temperature in temperatures:
-            sizes: list[MemoryScores] = []
-            for part in intervals:
-                more = MemoryScores(
-                    *memory_lse(
-                        *(batch.queries, memory.keys, batch.targets, memory.tokens),
-                        *(Visibility.shared(part), batch.scale(temperature)),
-                        impl=self._impl,
-                    )
+        sizes: list[MemoryScores] = []
+        for part in intervals:
+            more = MemoryScores(
+                *memory_lse_at_scales(
+                    *(batch.queries, memory.keys, batch.targets, memory.tokens),
+                    *(Visibility.shared(part), batch.scales(temperatures)),
+                    impl=self._impl,
                 )
-                sizes.append(sizes[-1].union(more) if sizes else more)
-            grid.append([torch.stack(lse) for lse in zip(*sizes)])
+            )
+            sizes.append(sizes[-1].union(more) if sizes else more)
         memory.forget(before=gap)
-        return MemoryScores(*(torch.stack(lse).unsqueeze(2) for lse in zip(*grid)))
+        return MemoryScores(*(torch.stack(lse, dim=1).unsqueeze(2) for lse in zip(*sizes)))
 
     def _intervals(self, batch: EvaluatedBatch) -> tuple[list[Intervals], int]:
         """What each row sees once this batch is appended, for each size without the next smaller one: the
@@ -143,21 +185,15 @@ def external_memory(
     batch: EvaluatedBatch, neighbors: Neighbors, temperatures: Sequence[float], ks: Sequence[int]
 ) -> MemoryScores:
     """Scores [T, 1, K, N] of the first k nearest keys."""
-    grid = [
-        neighbor_lse(neighbors.scores, neighbors.tokens, batch.targets, batch.scale(temperature), ks)
-        for temperature in temperatures
-    ]
-    return MemoryScores(*(torch.stack(lse).unsqueeze(1) for lse in zip(*grid)))
+    scores = neighbor_lse(neighbors.scores, neighbors.tokens, batch.targets, batch.scales(temperatures), ks)
+    return MemoryScores(*(lse.unsqueeze(1) for lse in scores))
 
 
 def neighbor_scores(
     neighbors: Neighbors, targets: Tensor, temperatures: Sequence[float], ks: Sequence[int]
 ) -> NeighborScores:
     """The softmax over the scores of the first k neighbours, divided by a temperature but not by sqrt(d)."""
-    grid = [
-        neighbor_lse(neighbors.scores, neighbors.tokens, targets, 1 / temperature, ks)
-        for temperature in temperatures
-    ]
-    all_lse, positive_lse = (torch.stack(lse) for lse in zip(*grid))
+    scales = [1 / temperature for temperature in temperatures]
+    all_lse, positive_lse = neighbor_lse(neighbors.scores, neighbors.tokens, targets, scales, ks)
     exists = all_lse > -torch.inf
     return NeighborScores((positive_lse - all_lse).masked_fill(~exists, -torch.inf), exists)

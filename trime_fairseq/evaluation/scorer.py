@@ -12,12 +12,12 @@ from ..data.context_window import EvaluationSample
 from ..datastore import Neighbors, RecallSample, Retriever
 from ..models.output import run_decoder, token_scores
 from ..models.representation import RepresentationTap
+from .axes import MemoryAxes
 from .config import MemoryConfig
 from .memory_scores import (
     EvaluatedBatch,
-    MemoryScores,
-    NeighborScores,
     PrecedingText,
+    ScoredMemories,
     external_memory,
     local_memory,
     neighbor_scores,
@@ -38,28 +38,34 @@ class ScorerParts:
         retriever: searches the external memory.
         recorder: takes the keys of all evaluated tokens.
         recall: takes a sample of the searches.
+        tokens: how many tokens will be evaluated, where that is known.
     """
 
     skip_bos: bool = False
     retriever: Retriever | None = None
     recorder: KeyRecorder | None = None
     recall: RecallSample | None = None
+    tokens: int = 0
 
 
-class Grid(NamedTuple):
-    """Values for which memories are scored; empty where a memory is not used. Sizes and ks increase.
+class ScoredBatch(NamedTuple):
+    """What is known of the N evaluated tokens of a batch.
 
     Attributes:
-        temperatures: of the memories in the softmax.
-        mem_sizes: tokens of the long-term memory.
-        ks: numbers of neighbours.
-        interp_temps: of the distribution of the neighbours alone.
+        sample_ids, lengths: number of each sample in the text, and how many of the tokens are its own.
+        targets: int64 [N].
+        token_lse, target_logit: a and b of the objective, [N].
+        memories: scores of all memories along the scorer's axes.
+        counted: the tokens that count for the totals, int64 on the CPU; None for all.
     """
 
-    temperatures: tuple[float, ...]
-    mem_sizes: tuple[int, ...]
-    ks: tuple[int, ...]
-    interp_temps: tuple[float, ...]
+    sample_ids: Sequence[int]
+    lengths: Sequence[int]
+    targets: Tensor
+    token_lse: Tensor
+    target_logit: Tensor
+    memories: ScoredMemories
+    counted: Tensor | None
 
 
 class MemoryScorer:
@@ -86,21 +92,14 @@ class MemoryScorer:
         self.parts = parts or ScorerParts()
         self.totals = Totals()
         self.times = StageTimes()
-        self.grid = self._grid()
-        sizes = self.grid.mem_sizes
+        self.axes = self._axes()
+        sizes = self.axes.mem_sizes
         self.preceding_text = PrecedingText(sizes, config.memory_impl) if sizes else None
-        # Published results with memories leave these words uncharged; those without do not.
-        as_published = config.joint_memory and config.mode == "gn" and not config.exact_tails
-        self._uncharged_tail_index = pad if as_published else None
+        self._uncharged_tail_index = None if config.charges_tails else pad
 
-    def _grid(self) -> Grid:
+    def _axes(self) -> MemoryAxes:
         """The values to score memories for: those of the configuration."""
-        config = self.config
-        sizes = (config.mem_size,) if config.use_long else ()
-        ks = (config.k,) if config.searches else ()
-        temperatures = (config.joint_temp,) if config.joint_memory else ()
-        interp_temps = (config.neighbor_temp,) if "lmbda" in config.weight_names else ()
-        return Grid(temperatures, sizes, ks, interp_temps)
+        return MemoryAxes.of([self.config])
 
     @torch.no_grad()
     def generate(
@@ -136,8 +135,12 @@ class MemoryScorer:
         lengths = [last - first for first, last in sample["spans"]]
         counted = self._counted(lengths)
         with stage("combination", device):
-            joint, alone = self._score_memories(batch, neighbors)
-            mixture = self._combine(token_lse, target_logit, joint, alone, counted)
+            memories = self._score_memories(batch, neighbors)
+            mixture = self._combine(
+                ScoredBatch(
+                    *(sample["sample_ids"], lengths, targets, token_lse, target_logit, memories, counted)
+                )
+            )
         self._add_to_totals(mixture, target_logit - token_lse, counted)
         return [
             [{"tokens": t, "score": s.mean(), "positional_scores": s, "attention": None, "alignment": None}]
@@ -182,52 +185,26 @@ class MemoryScorer:
             self.parts.recall.add(queries, neighbors.rows)
         return neighbors
 
-    def _score_memories(
-        self, batch: EvaluatedBatch | None, neighbors: Neighbors | None
-    ) -> tuple[MemoryScores | None, NeighborScores | None]:
-        """Scores of all memories in the softmax, and of the neighbours alone; None where not used."""
+    def _score_memories(self, batch: EvaluatedBatch | None, neighbors: Neighbors | None) -> ScoredMemories:
+        """Scores of the memories in use, along the axes."""
         if batch is None:
-            return None, None
-        grid, config = self.grid, self.config
-        alone = None
-        if neighbors is not None and grid.interp_temps:
-            alone = neighbor_scores(neighbors, batch.targets, grid.interp_temps, grid.ks)
-        if not config.joint_memory:
-            return None, alone
-        memories = []
-        if config.use_local:
-            memories.append(local_memory(batch, grid.temperatures, config.memory_impl))
+            return ScoredMemories()
+        axes, config = self.axes, self.config
+        local = long = external = alone = None
+        if config.use_local and config.joint_memory:
+            local = local_memory(batch, axes.temperatures, config.memory_impl)
         if self.preceding_text is not None:
-            memories.append(self.preceding_text.read_and_add(batch, grid.temperatures))
+            long = self.preceding_text.read_and_add(batch, axes.temperatures)
         if neighbors is not None and config.use_external:
-            memories.append(external_memory(batch, neighbors, grid.temperatures, grid.ks))
-        joint, *others = memories
-        for other in others:
-            joint = joint.union(other)
-        return joint, alone
+            external = external_memory(batch, neighbors, axes.temperatures, axes.ks)
+        if neighbors is not None and axes.interp_temps:
+            alone = neighbor_scores(neighbors, batch.targets, axes.interp_temps, axes.ks)
+        return ScoredMemories(local, long, external, alone)
 
-    def _combine(
-        self,
-        token_lse: Tensor,
-        target_logit: Tensor,
-        joint: MemoryScores | None,
-        alone: NeighborScores | None,
-        counted: Tensor | None,
-    ) -> Mixture:
-        """The distribution of the configuration.
-
-        Args:
-            token_lse, target_logit: a and b of the objective, [N].
-            joint, alone: of :meth:`_score_memories`.
-            counted: the tokens that count for the totals, int64; None for all.
-        """
-        return mix(
-            self.config,
-            token_lse,
-            target_logit,
-            None if joint is None else MemoryScores(*(lse.reshape(-1) for lse in joint)),
-            None if alone is None else NeighborScores(*(value.reshape(-1) for value in alone)),
-        )
+    def _combine(self, batch: ScoredBatch) -> Mixture:
+        """The distribution of the configuration, whose axes have one value each."""
+        memories = batch.memories.at_point()
+        return mix(self.config, batch.token_lse, batch.target_logit, memories.joint, memories.alone)
 
     def _counted(self, lengths: Sequence[int]) -> Tensor | None:
         """Which of the evaluated tokens count, int64 on the CPU; None for all."""

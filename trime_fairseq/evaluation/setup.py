@@ -119,12 +119,14 @@ class EvaluationSetup:
         recorder = retriever = recall = None
         if config.save_knnlm_dstore:
             batches, recorder = self._record(batches, at_end)
+        # As Python integers: sizes are 16 bits wide in fairseq, and their sum would be.
+        tokens = sum(int(self.lengths[p]) for batch in batches for p in batch)
         if config.searches:
-            retriever, recall = self._open_external(batches, at_end)
+            retriever, recall = self._open_external(tokens, at_end)
         scorer = self.task.build_scorer(
             part_of(config, MemoryConfig),
             self.dictionary.pad(),
-            ScorerParts(config.add_bos_token, retriever, recorder, recall),
+            ScorerParts(config.add_bos_token, retriever, recorder, recall, tokens),
         )
         at_end.append(lambda: {"stage_seconds": scorer.times.seconds()})
         epochs = iterators.EpochBatchIterator(
@@ -148,14 +150,13 @@ class EvaluationSetup:
         batches = consecutive_batches(costs, max_tokens, batch_size)
         return contiguous_shard(batches, self.shard.count, self.shard.id)
 
-    def _open_external(self, batches: Batches, at_end: list[Ending]) -> tuple[Retriever, RecallSample | None]:
+    def _open_external(self, tokens: int, at_end: list[Ending]) -> tuple[Retriever, RecallSample | None]:
         config = self.config
         use_gpu = torch.cuda.is_available() and not config.cpu
         model = KeySource(self.key_dimension, config.knn_keytype, self._dictionary_hash(), config.path)
         retriever, store, metric = open_external(config, model, use_gpu)
         if not config.check_recall:
             return retriever, None
-        tokens = int(sum(self.lengths[p] for batch in batches for p in batch))
         with flags_named():
             recall = RecallSample(store, metric, config.check_recall, tokens)
         at_end.append(recall.report)

@@ -17,6 +17,7 @@ from .long_term import LongTermMemory
 from .lse import IMPLEMENTATIONS, memory_lse
 from .neighbors import neighbor_lse
 from .objective import memory_mass, positive_share, similarity_scale, trime_log_prob
+from .scales import memory_lse_at_scales
 from .token_scores import adaptive_token_scores, linear_token_scores, plain_token_scores
 from .visibility import Visibility
 
@@ -31,6 +32,7 @@ __all__ = [
     "interpolate",
     "linear_token_scores",
     "memory_lse",
+    "memory_lse_at_scales",
     "memory_mass",
     "neighbor_lse",
     "plain_token_scores",

@@ -17,10 +17,10 @@ _SHORT = 2048
 
 def chunked_lse(inputs: LseInputs) -> tuple[Tensor, Tensor]:
     """See :func:`trime_fairseq.memory.memory_lse`."""
-    return recomputed_lse(inputs.with_tile_size(_default_tile_size(inputs)), _forward, _gradient)
+    return recomputed_lse(inputs.with_tile_size(default_tile_size(inputs)), _forward, _gradient)
 
 
-def _default_tile_size(inputs: LseInputs) -> tuple[int, int]:
+def default_tile_size(inputs: LseInputs) -> tuple[int, int]:
     if inputs.queries.device.type != "cpu":
         return _TILE
     is_short = inputs.queries.size(0) < _SHORT * inputs.visibility.repeats
@@ -33,7 +33,7 @@ def _forward(inputs: LseInputs) -> tuple[Tensor, Tensor]:
     all_lse, positive_lse = in_parts(inputs.visibility.repeats, *lses)
     inputs = inputs.in_parts()
     for tile in tiles:
-        similarity, positive = _scores(inputs, tile)
+        similarity, positive = tile_scores(inputs, tile)
         tile_all = similarity.logsumexp(-1)
         tile_positive = _positive_lse(similarity, positive)
         if not tile.first:
@@ -46,14 +46,14 @@ def _forward(inputs: LseInputs) -> tuple[Tensor, Tensor]:
 def _gradient(
     inputs: LseInputs, lses: tuple[Tensor, Tensor], grads: tuple[Tensor, Tensor], tile: Tile
 ) -> Tensor:
-    similarity, positive = _scores(inputs, tile)
+    similarity, positive = tile_scores(inputs, tile)
     all_lse, positive_lse, grad_all, grad_positive = (t[tile.row] for t in (*lses, *grads))
     grad = (similarity - all_lse.unsqueeze(-1)).exp_().mul_(grad_all.unsqueeze(-1))
     _add_positive_grad(grad, similarity, positive, positive_lse, grad_positive)
     return grad
 
 
-def _scores(inputs: LseInputs, tile: Tile) -> tuple[Tensor, Tensor]:
+def tile_scores(inputs: LseInputs, tile: Tile) -> tuple[Tensor, Tensor]:
     """Scaled similarities of a tile, -inf where hidden; and which keys have the target of the query, visible
     or not. [parts, queries, keys] each."""
     row, column = tile.row, tile.column
@@ -65,7 +65,7 @@ def _scores(inputs: LseInputs, tile: Tile) -> tuple[Tensor, Tensor]:
     return similarity, positive
 
 
-def _gather_positives(similarity: Tensor) -> bool:
+def gather_positives(similarity: Tensor) -> bool:
     """About one pair in a hundred is positive. On a CPU gathering those costs a third of another exponential
     over a large tile; on an accelerator it would wait for the device."""
     return similarity.device.type == "cpu" and similarity.numel() > 2**13
@@ -73,7 +73,7 @@ def _gather_positives(similarity: Tensor) -> bool:
 
 def _positive_lse(similarity: Tensor, positive: Tensor) -> Tensor:
     """Log-sum-exp over the last dimension of the entries marked ``positive``; overwrites ``similarity``."""
-    if not _gather_positives(similarity):
+    if not gather_positives(similarity):
         return similarity.masked_fill_(~positive, -math.inf).logsumexp(-1)
     width = positive.size(-1)
     index = positive.view(-1).nonzero().squeeze(1)
@@ -92,7 +92,7 @@ def _add_positive_grad(
 
     ``positive_lse`` and ``grad_positive`` have a value per row. Overwrites ``similarity``.
     """
-    if not _gather_positives(similarity):
+    if not gather_positives(similarity):
         similarity.masked_fill_(~positive, -math.inf).sub_(positive_lse.unsqueeze(-1)).exp_()
         grad.addcmul_(similarity, grad_positive.unsqueeze(-1))
         return

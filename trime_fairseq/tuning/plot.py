@@ -1,51 +1,26 @@
-"""A picture of a grid: perplexity over its two most telling axes."""
+"""A picture of what tuning found: the best perplexity with each value of each setting."""
 
 import logging
 import math
 import os
-from collections.abc import Sequence
 from typing import Any
 
 from ..flags import flag
-from .axes import Axes, Point
+from .search import Tuned
 
 logger = logging.getLogger(__name__)
 
-# More cells than this are not labelled.
-_LABELLED = 150
+# What is worse than the best by more than so many times the gain of the memories is cut off.
+_GAINS = 1.5
+_LABELS = 9
+_COLOUR, _BEST, _PLAIN = "tab:blue", "tab:red", "0.4"
 
 
-def plotted_axes(axes: Axes, points: Sequence[Point]) -> tuple[str, ...]:
-    """Names of the one or two axes to plot: those with the most values, of equals those along which
-    perplexity differs most around the best point; empty where nothing varies.
-
-    Args:
-        axes: the grid.
-        points: all points with their ``ppl``, best first.
-    """
-
-    def key(name: str) -> tuple[int, float]:
-        found = [ppl for ppl in through_best(axes, points, (name,)).values() if math.isfinite(ppl)]
-        return len(axes.values(name)), max(found, default=0.0) - min(found, default=0.0)
-
-    return tuple(sorted(axes.tuned, key=key, reverse=True)[:2])
-
-
-def through_best(axes: Axes, points: Sequence[Point], names: Sequence[str]) -> dict[tuple[Any, ...], float]:
-    """Perplexity by the values of the axes ``names``, all others at the best point."""
-    best, fixed = points[0], [name for name in axes.used if name not in names]
-    return {
-        tuple(point[name] for name in names): point["ppl"]
-        for point in points
-        if all(point[name] == best[name] for name in fixed)
-    }
-
-
-def draw(axes: Axes, points: Sequence[Point], path: str) -> bool:
-    """Writes the picture, a heat-map or with a single axis a line; whether there is one."""
-    names = plotted_axes(axes, points)
+def draw(tuned: Tuned, path: str) -> bool:
+    """Writes the picture, a panel for each setting with several values; whether there is one."""
+    names = [name for name, values in tuned.values.items() if len(values) > 1]
     if not names:
-        logger.info(f"TRIME: one point only, no {os.path.basename(path)}")
+        logger.info(f"TRIME: no setting with several values, no {os.path.basename(path)}")
         return False
     try:
         import matplotlib
@@ -55,18 +30,18 @@ def draw(axes: Axes, points: Sequence[Point], path: str) -> bool:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, plot = pyplot.subplots(figsize=(8, 5.5), layout="constrained")
-    found = through_best(axes, points, names)
-    best = points[0]
-    if len(names) == 1:
-        _draw_line(plot, axes.values(names[0]), found, best[names[0]])
-        plot.set_ylabel("perplexity")
-    else:
-        _draw_map(figure, plot, [axes.values(name) for name in names], found, [best[name] for name in names])
-        plot.set_ylabel(flag(names[1]))
-    plot.set_xlabel(flag(names[0]))
-    fixed = ", ".join(f"{flag(name)} {best[name]}" for name in axes.used if name not in names)
-    plot.set_title(f"best perplexity {best['ppl']:.2f}" + (f", at {fixed}" if fixed else ""), fontsize=9)
+    figure, panels = pyplot.subplots(
+        *(1, len(names)),
+        figsize=(4.2 * len(names) + 0.8, 4.2),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for panel, name in zip(panels[0], names):
+        _draw_panel(panel, tuned, name)
+    panels[0][0].set_ylabel("perplexity, all other settings at their best")
+    panels[0][0].set_ylim(*_limits(tuned))
+    figure.suptitle(f"best perplexity {tuned.best.ppl:.2f}, without memory {tuned.without_memory.ppl:.2f}")
     # A name of its own first: the file is there as a whole or not at all.
     figure.savefig(f"{path}.tmp", format="png", dpi=150)
     pyplot.close(figure)
@@ -74,45 +49,55 @@ def draw(axes: Axes, points: Sequence[Point], path: str) -> bool:
     return True
 
 
-def _draw_line(plot: Any, values: Sequence[Any], found: dict[tuple[Any, ...], float], best: Any) -> None:
-    plot.plot(values, [_shown(found[(value,)]) for value in values], marker="o")
-    plot.plot([best], [found[(best,)]], marker="*", markersize=16, color="tab:red", linestyle="none")
-    plot.grid(alpha=0.3)
-
-
-def _draw_map(
-    figure: Any,
-    plot: Any,
-    values: list[tuple[Any, ...]],
-    found: dict[tuple[Any, ...], float],
-    best: list[Any],
-) -> None:
-    across, up = values
-    cells = [[_shown(found[(x, y)]) for x in across] for y in up]
-    image = plot.imshow(cells, origin="lower", aspect="auto", cmap="viridis_r")
-    figure.colorbar(image, label="perplexity")
-    plot.set_xticks(range(len(across)), [str(value) for value in across])
-    plot.set_yticks(range(len(up)), [str(value) for value in up])
-    column, row = across.index(best[0]), up.index(best[1])
-    from matplotlib.patches import Rectangle
-
-    plot.add_patch(
-        Rectangle(
-            (column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="tab:red", linewidth=3, clip_on=False
+def _draw_panel(panel: Any, tuned: Tuned, name: str) -> None:
+    best = tuned.best_by(name)
+    places = _places(list(best))
+    ppl = [_shown(setting.ppl) for setting in best.values()]
+    panel.plot(places, ppl, marker="o", markersize=4, color=_COLOUR)
+    value = min(best, key=lambda found: best[found].loss)
+    where = (places[list(best).index(value)], best[value].ppl)
+    panel.plot(*where, marker="*", markersize=15, color=_BEST, linestyle="none")
+    below = {"xytext": (0, -16), "textcoords": "offset points", "ha": "center"}
+    panel.annotate(f"{value:g}", where, color=_BEST, **below)
+    plain = tuned.without_memory.ppl
+    if math.isfinite(plain):
+        panel.axhline(plain, color=_PLAIN, linestyle="--", linewidth=1)
+        at_the_right = {"xycoords": ("axes fraction", "data"), "xytext": (0, 4), "ha": "right"}
+        panel.annotate(
+            *("without memory", (0.98, plain)),
+            **{**at_the_right, "textcoords": "offset points", "color": _PLAIN, "fontsize": 9},
         )
-    )
-    if len(across) * len(up) > _LABELLED:
-        return
-    for y, line in enumerate(cells):
-        for x, ppl in enumerate(line):
-            shade = image.norm(ppl) if math.isfinite(ppl) else 0.0
-            plot.text(
-                *(x, y, f"{ppl:.2f}"),
-                **{"ha": "center", "va": "center", "fontsize": 8},
-                color="white" if shade > 0.5 else "black",
-            )
+    panel.set_xlabel(flag(name))
+    panel.set_xticks(*_ticks(list(best), places))
+    panel.grid(alpha=0.25)
+
+
+def _places(values: list[float]) -> list[float]:
+    """Where values stand: equal ratios at equal distances, and 0 one step before the others."""
+    logs = [math.log2(value) for value in values if value > 0]
+    return [logs[0] - 1] * (len(values) - len(logs)) + logs if logs else [0.0]
+
+
+def _ticks(values: list[float], places: list[float]) -> tuple[list[float], list[str]]:
+    """At most so many labels as have room; powers of two if those are among the values."""
+    found = list(zip(places, values))
+    powers = [(place, value) for place, value in found if value == 0 or math.log2(value).is_integer()]
+    if len(powers) > 2 and len(found) > _LABELS:
+        found = powers
+    step = math.ceil(len(found) / _LABELS)
+    kept = found[::step]
+    return [place for place, _ in kept], [f"{value:g}" for _, value in kept]
+
+
+def _limits(tuned: Tuned) -> tuple[float, float]:
+    """From a little below the best to a little above the model alone, or all where memories gain nothing."""
+    best, plain = tuned.best.ppl, tuned.without_memory.ppl
+    gain = plain - best
+    if not (math.isfinite(gain) and gain > 0.001 * best):
+        gain = 0.1 * best
+    return best - 0.25 * gain, best + _GAINS * gain
 
 
 def _shown(ppl: float) -> float:
-    """Infinities would stretch the colours: nothing is drawn for them."""
+    """Nothing is drawn for infinities."""
     return ppl if math.isfinite(ppl) else math.nan

@@ -1,105 +1,111 @@
-"""What came out of a grid: ranking, table, remarks, the command for the test set, the JSON file."""
+"""What tuning found: table, remarks, the command for the test set, the JSON file."""
 
 import math
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-
-from ..evaluation.result import perplexity
+from ..evaluation.config import MemoryConfig
 from ..flags import flag
-from .axes import Axes, Point
+from .families import effective_values, flags_of
 from .request import Request
+from .search import Setting, Tuned
 
-# Values beyond which there is nothing.
-_BOUNDS = {"mem_size": (0,), "k": (1,), "lmbda": (0.0, 1.0)}
-# Of the evaluation's own result, what is true of all points.
+# Of the evaluation's own result, what is true of all settings.
 _COMMON = (
     *("checkpoint", "checkpoint_written", "data", "subset", "sample_break_mode", "tokens_per_sample"),
-    *("context_window", "left_out_samples", "left_out_tokens", "fp16", "post_process"),
-    *("use_local", "use_external", "knnlm", "knn_keytype", "exact_tails", "dstore_filename", "indexfile"),
-    *("probe", "knn_sim_func", "no_load_keys", "tokens", "seconds", "stage_seconds"),
+    *("context_window", "left_out_samples", "left_out_tokens", "fp16", "post_process", "knn_keytype"),
+    *("dstore_filename", "indexfile", "probe", "knn_sim_func", "no_load_keys"),
+    *("tokens", "seconds", "stage_seconds"),
 )
+# Of a family, what its settings have in common.
+_OF_FAMILY = ("use_local", "use_external", "mode", "knnlm", "use_interp", "exact_tails")
+# What it means if these values are the best.
+_MEANING: dict[tuple[str, float], str] = {
+    ("mem_size", 0): "a long-term memory does not help",
+    ("k", 1): "more neighbours do not help",
+    ("lmbda", 0): "the neighbours do not help",
+    ("lmbda", 1): "the neighbours need no model",
+    ("cache_lmbda", 0): "the memory does not help",
+    ("cache_lmbda", 1): "the memory needs no model",
+}
 
 
-def ranked(axes: Axes, nll: Tensor, tokens: int) -> list[Point]:
-    """All points with ``loss`` (bits per token) and ``ppl``, best first; of equals the first in the grid.
-
-    Args:
-        axes: the grid.
-        nll: sums of negative log-likelihoods in nats, of the shape of ``axes``.
-        tokens: over how many tokens.
-    """
-    scale = 1 / max(tokens, 1) / math.log(2)
-    losses = [value * scale for value in nll.flatten().tolist()]
-    points = [{"loss": loss, "ppl": perplexity(loss), **point} for loss, point in zip(losses, axes.points())]
-    return sorted(points, key=lambda point: math.inf if math.isnan(point["loss"]) else point["loss"])
-
-
-def table(axes: Axes, points: Sequence[Point]) -> str:
-    """Points as lines of a Markdown table."""
-    rows = [["Loss (bits)", "Perplexity", *map(flag, axes.used)]]
-    rows += [
-        [f"{point['loss']:.4f}", f"{point['ppl']:.2f}", *(str(point[name]) for name in axes.used)]
-        for point in points
-    ]
+def table(tuned: Tuned, settings: Sequence[Setting]) -> str:
+    """Settings as lines of a Markdown table; a dash where a weight of 0 makes a value meaningless."""
+    names = columns(tuned)
+    rows = [["Loss (bits)", "Perplexity", *map(flag, names)]]
+    for setting in settings:
+        values = effective_values(setting.config)
+        cells = [f"{values[name]:.10g}" if name in values else "-" for name in names]
+        rows.append([f"{setting.loss:.4f}", f"{setting.ppl:.2f}", *cells])
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["| " + " | ".join(cell.rjust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|")
     return "\n".join(lines)
 
 
-def distinct(axes: Axes, points: Sequence[Point]) -> list[Point]:
-    """Without those that repeat another: the temperature of neighbours without weight has no effect."""
-    first = axes.interp_temp[0]
-    return [point for point in points if point.get("lmbda") != 0 or point.get("interp_temp") == first]
+def columns(tuned: Tuned) -> tuple[str, ...]:
+    """Names of the settings that were tuned."""
+    return (*tuned.values, *tuned.family.weight_names)
 
 
-def edges(axes: Axes, best: Point) -> list[str]:
-    """A remark for each axis whose best value is the first or last of its grid, not of what is possible."""
-    remarks = []
-    for name in axes.tuned:
-        values, value = axes.values(name), best[name]
-        if value in _BOUNDS.get(name, ()) or (name == "interp_temp" and not best["lmbda"]):
-            continue
-        if value in (values[0], values[-1]):
-            where = "smallest" if value == values[0] else "largest"
-            remarks.append(f"{flag(name)} {value} is the {where} of its grid: widen --grid-{flag(name)[2:]}")
-    return remarks
+def remarks(tuned: Tuned) -> list[str]:
+    """A line for each best value that is the first or last of its axis, and where settings took turns."""
+    found = []
+    in_effect = effective_values(tuned.best.config)
+    for name, values in tuned.values.items():
+        if name in in_effect and len(values) > 1 and in_effect[name] in (values[0], values[-1]):
+            found.append(_at_end(name, in_effect[name], lowest=in_effect[name] == values[0]))
+    for name in tuned.family.weight_names:
+        if getattr(tuned.family, name) is None and in_effect[name] in (0, 1):
+            found.append(f"{flag(name)} {in_effect[name]:g}: {_MEANING[name, in_effect[name]]}")
+    if len(tuned.tried) < tuned.combinations:
+        found.append(
+            f"{len(tuned.tried):,} of {tuned.combinations:,} combinations were tried: settings took turns, "
+            "from the best of the others, until nothing changed"
+        )
+    return found
 
 
-def command_for_test(request: Request, best: Point, package: str) -> str:
-    """The shell command that evaluates a point on the test set; ``package`` is this package's folder."""
-    chosen = dict(best)
-    if not request.knnlm and chosen.get("lmbda") == 0:
-        for name in ("interp_temp", "lmbda"):
-            del chosen[name]
-    words = ["fairseq-eval-lm", *request.arguments(chosen, "test")]
+def _at_end(name: str, value: float, lowest: bool) -> str:
+    if (name, value) in _MEANING:
+        return f"{flag(name)} {value:g}: {_MEANING[name, value]}"
+    if name in ("mem_size", "k") and not lowest:
+        return f"{flag(name)} {value:g} is the most that was allowed: more may be better"
+    end = "lowest" if lowest else "highest"
+    return f"{flag(name)} {value:g} is the {end} that was tried: widen --grid-{flag(name)[2:]}"
+
+
+def command_for_test(request: Request, best: MemoryConfig, package: str) -> str:
+    """The shell command that evaluates a setting on the test set; ``package`` is this package's folder."""
+    if best.use_interp and best.lmbda == 0:
+        best = replace(best, use_interp=False, lmbda=None, interp_temp=1.0)
+    words = ["fairseq-eval-lm", *request.others, "--gen-subset", "test", *flags_of(best)]
     if not any(word == "--task" or word.startswith("--task=") for word in words):
         words += ["--task", "trime_language_modeling"]
     words += ["--user-dir", request.user_dir or package]
     return shlex.join(words)
 
 
-def content(
-    request: Request, points: Sequence[Point], evaluation: dict[str, Any], command: str
-) -> dict[str, Any]:
-    """Content of the file ``tuning.json``; ``evaluation`` is the result of one of the points."""
+def content(request: Request, tuned: Tuned, evaluation: dict[str, Any], command: str) -> dict[str, Any]:
+    """Content of the file ``tuning.json``; ``evaluation`` is the result of the model without memory."""
     return {
         **{name: evaluation[name] for name in _COMMON if name in evaluation},
+        **{name: getattr(request.family, name) for name in _OF_FAMILY},
         "flags": list(request.others),
-        "grid": {name: list(request.axes.values(name)) for name in request.axes.used},
-        "best": _finite(points[0]),
-        "edges": edges(request.axes, points[0]),
+        "values": {name: list(values) for name, values in tuned.values.items()},
+        "without_memory": _row(tuned.without_memory),
+        "best": _row(tuned.best),
+        "remarks": remarks(tuned),
         "test_command": command,
-        "points": [_finite(point) for point in points],
+        "by_size": [_row(setting) for setting in tuned.best_by("mem_size").values()],
+        "settings": [_row(setting) for setting in tuned.settings],
     }
 
 
-def _finite(point: Point) -> Point:
+def _row(setting: Setting) -> dict[str, Any]:
     """JSON has no infinity: null."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in point.items()
-    }
+    row = {"loss": setting.loss, "ppl": setting.ppl, **effective_values(setting.config)}
+    return {name: value if math.isfinite(value) else None for name, value in row.items()}

@@ -1,31 +1,36 @@
-"""The command line of ``trime-tune``: its grid, and what goes to ``fairseq-eval-lm``."""
+"""The command line of ``trime-tune``: the family to tune, its axes, and what goes to ``fairseq-eval-lm``."""
 
 import argparse
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 
 from .. import __version__
-from ..evaluation.config import EvaluationConfig, MemoryConfig, part_of
+from ..evaluation.axes import MemoryAxes
+from ..evaluation.config import EvaluationConfig, MemoryConfig
 from ..flags import flag
-from .axes import AXES, Axes, Point
+from .families import check_families, default_axes
 
 PROGRAM = "trime-tune"
-USAGE = f"{PROGRAM} DATA --path CHECKPOINT [flags of fairseq-eval-lm] --grid-... [--output DIR]"
+USAGE = f"{PROGRAM} DATA --path CHECKPOINT [flags of fairseq-eval-lm, of memories] [--output DIR]"
 
-# Which values of an axis are valid, and what the help says.
-_VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "softmax_temp": (lambda value: 0 < value < math.inf, "positive numbers"),
-    "mem_size": (lambda value: value >= 0, "numbers of tokens; 0 is the local memory alone"),
-    "k": (lambda value: value >= 1, "positive numbers of neighbours"),
-    "interp_temp": (lambda value: 0 < value < math.inf, "positive numbers"),
-    "lmbda": (lambda value: 0 <= value <= 1, "numbers in [0, 1]"),
+# Which values of an axis are valid, what the help says, and the default.
+_VALID: dict[str, tuple[Callable[[Any], bool], str, str]] = {
+    "softmax_temp": (lambda value: 0 < value < math.inf, "positive numbers", "0.25 to 32"),
+    "mem_size": (
+        lambda value: value >= 0,
+        "numbers of tokens; 0 is no long-term memory",
+        "0 and powers of two up to --mem-size",
+    ),
+    "k": (lambda value: value >= 1, "positive numbers of neighbours", "powers of two up to --k"),
+    "interp_temp": (lambda value: 0 < value < math.inf, "positive numbers", "0.5 to 2048"),
 }
 _WHOLE_NUMBERS = ("mem_size", "k")
+_SHARDS = ("num_shards", "distributed_world_size")
 
 
 @dataclass(frozen=True)
@@ -33,39 +38,22 @@ class Request:
     """What to tune, and how to call ``fairseq-eval-lm``.
 
     Attributes:
-        axes: the grid.
-        others: arguments of ``fairseq-eval-lm`` besides those that the fields below and points set.
-        ordinary: the point whose result the evaluation itself reports: the largest memories, else the
-            value of the ordinary flag, or the first of the axis where that is not on it.
-        knnlm: whether the model is the plain kNN-LM, where ``lmbda`` needs no ``--use-interp``.
-        subset, user_dir, eval_file, path: values of the flags.
+        family: memories and mode; see :mod:`trime_fairseq.tuning.families`.
+        axes: the values to try.
+        others: arguments of ``fairseq-eval-lm`` but those of memories and those that the fields below give.
+        subset, path, user_dir: values of the flags.
         output: folder for the results.
-        show: how many points to print.
+        show: how many settings to print.
     """
 
-    axes: Axes
+    family: MemoryConfig
+    axes: MemoryAxes
     others: tuple[str, ...]
-    ordinary: Point
-    knnlm: bool
     subset: str
     path: str
     user_dir: str | None = None
-    eval_file: str | None = None
     output: str | None = None
     show: int = 10
-
-    def arguments(self, point: Point, subset: str) -> list[str]:
-        """Arguments of ``fairseq-eval-lm`` for one point, without ``--user-dir`` and ``--eval-file``."""
-        words = [*self.others, "--gen-subset", subset, "--softmax-temp", str(point["softmax_temp"])]
-        if point.get("mem_size"):
-            words += ["--use-long", "--mem-size", str(point["mem_size"])]
-        if "k" in point:
-            words += ["--k", str(point["k"])]
-        if "interp_temp" in point:
-            words += ["--use-interp", "--interp-temp", str(point["interp_temp"])]
-        if "lmbda" in point:
-            words += ["--lmbda", str(point["lmbda"])]
-        return words
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -74,12 +62,14 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         usage=USAGE,
-        description="Tunes the memories of a model: the loss of all settings of a grid from one evaluation.",
-        epilog="--gen-subset is valid by default. Values are separated by commas or spaces.",
+        description="Tunes the memories of a model: the best temperatures, sizes and weights, from one "
+        "evaluation.",
+        epilog="Weights are solved for. A --lmbda, --cache-lmbda, --softmax-temp or --interp-temp that is "
+        "given stays. --gen-subset is valid by default. Values are separated by commas or spaces.",
         allow_abbrev=False,
     )
-    for name in AXES:
-        help = f"values of {flag(name)}: {_VALID[name][1]}"
+    for name, (_, meaning, default) in _VALID.items():
+        help = f"values of {flag(name)} to try, {meaning}; by default {default}"
         parser.add_argument(_grid_flag(name), nargs="+", metavar="VALUES", help=help)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--output", metavar="DIR", help="write tuning.json and tuning.png there")
@@ -87,71 +77,61 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _evaluation_parser() -> argparse.ArgumentParser:
-    """Parser of those flags of ``fairseq-eval-lm`` that say which memories there are."""
-    parser = argparse.ArgumentParser(prog=PROGRAM, usage=USAGE, add_help=False, allow_abbrev=False)
-    gen_parser_from_dataclass(parser, EvaluationConfig())
-    for name in ("num_shards", "distributed_world_size"):
-        parser.add_argument(flag(name), type=int, default=1)
-    for name in ("path", "user_dir"):
-        parser.add_argument(flag(name))
-    parser.add_argument("--gen-subset", default="valid")
-    return parser
-
-
-def _without_what_points_set(words: Sequence[str]) -> tuple[str, ...]:
-    """Arguments of ``fairseq-eval-lm`` without those that :class:`Request` gives anew."""
-    parser = argparse.ArgumentParser(prog=PROGRAM, add_help=False, allow_abbrev=False)
-    for name in ("use_long", "use_interp"):
-        parser.add_argument(flag(name), action="store_true")
-    for name in (*AXES, "gen_subset", "user_dir", "eval_file"):
-        parser.add_argument(flag(name))
-    return tuple(parser.parse_known_args(words)[1])
-
-
 def read_request(arguments: Sequence[str]) -> Request:
     """The command line.
 
     Raises:
-        ValueError: naming flag and fix, if the grid does not suit the memories in use.
+        ValueError: naming flag and fix, for values that do not suit the memories in use.
         SystemExit: with argparse's message, for what is no value of a flag.
     """
     own, rest = get_parser().parse_known_args(arguments)
-    given, _ = _evaluation_parser().parse_known_args(rest)
+    given = _given(EvaluationConfig, rest, ("path", "user_dir", "gen_subset", *_SHARDS))[0]
     grid = {
-        name: _values(name, words) for name in AXES if (words := getattr(own, f"grid_{name}")) is not None
+        name: _values(name, words) for name in _VALID if (words := getattr(own, f"grid_{name}")) is not None
     }
+    if any(word.partition("=")[0] == "--grid-lmbda" for word in rest):
+        raise ValueError("--grid-lmbda: leave it out, the best weight is solved for (--lmbda fixes it)")
     _check(grid, given)
-    config = part_of(given, MemoryConfig).with_softmax_temp(None)
-    use_interp = not config.knnlm and (config.use_interp or "lmbda" in grid or "interp_temp" in grid)
-    use_long = bool(max(grid["mem_size"])) if "mem_size" in grid else config.use_long
-    in_use = {
-        "softmax_temp": True,
-        "mem_size": config.use_long,
-        "k": config.use_external or config.knnlm,
-        "interp_temp": use_interp,
-        "lmbda": use_interp or config.knnlm,
-    }
-    axes = Axes(*(grid.get(n) or ((getattr(config, n),) if in_use[n] else (None,)) for n in AXES))
-    ordinary = {name: _ordinary(name, axes.values(name), getattr(config, name)) for name in axes.used}
-    replace(config, **ordinary, use_long=use_long, use_interp=use_interp).check()
+    known = {entry.name for entry in fields(MemoryConfig)}
+    family = replace(MemoryConfig(), **{name: value for name, value in given.items() if name in known})
+    if "mem_size" in grid:
+        largest = int(max(grid["mem_size"]))
+        family = replace(family, use_long=largest > 0, mem_size=largest)
+    if "k" in grid:
+        family = replace(family, k=int(max(grid["k"])))
+    if "interp_temp" in grid and not family.knnlm:
+        family = replace(family, use_interp=True)
+    check_families([family])
+    *_, others = _given(MemoryConfig, rest, ("user_dir", "gen_subset"))
     return Request(
-        axes,
-        _without_what_points_set(rest),
-        ordinary,
-        knnlm=config.knnlm,
-        subset=given.gen_subset,
-        path=given.path,
-        user_dir=given.user_dir,
-        eval_file=given.eval_file,
+        family,
+        _axes(family, grid, given),
+        tuple(others),
+        subset=given.get("gen_subset", "valid"),
+        path=given["path"],
+        user_dir=given.get("user_dir"),
         output=own.output,
         show=own.show,
     )
 
 
+def _given(kind: type[Any], words: Sequence[str], others: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The values of the flags of a dataclass, and of others, that ``words`` give; and the rest of these."""
+    parser = argparse.ArgumentParser(prog=PROGRAM, usage=USAGE, add_help=False, allow_abbrev=False)
+    gen_parser_from_dataclass(parser, kind())
+    declared = {action.dest for action in parser._actions}
+    for name in others:
+        if name not in declared:
+            parser.add_argument(flag(name), type=int if name in _SHARDS else str)
+    for action in parser._actions:
+        action.default = argparse.SUPPRESS
+    found, rest = parser.parse_known_args(words)
+    return vars(found), rest
+
+
 def _values(name: str, words: list[str]) -> tuple[Any, ...]:
     kind = int if name in _WHOLE_NUMBERS else float
-    is_valid, meaning = _VALID[name]
+    is_valid, meaning, _ = _VALID[name]
     try:
         values = {kind(word) for word in re.split(r"[,\s]+", " ".join(words)) if word}
     except ValueError:
@@ -161,40 +141,44 @@ def _values(name: str, words: list[str]) -> tuple[Any, ...]:
     return tuple(sorted(values))
 
 
-def _ordinary(name: str, values: tuple[Any, ...], given: Any) -> Any:
-    if name in _WHOLE_NUMBERS:
-        return values[-1]
-    return given if given in values else values[0]
+def _axes(family: MemoryConfig, grid: dict[str, tuple[Any, ...]], given: dict[str, Any]) -> MemoryAxes:
+    """The default axes; where values or a single temperature were given, those."""
+    chosen = {name: (given[name],) for name in ("softmax_temp", "interp_temp") if name in given} | grid
+    alone = "softmax_temp" if family.softmax_temp_is_neighbors else "interp_temp"
+    names = {"temperatures": "softmax_temp", "mem_sizes": "mem_size", "ks": "k", "interp_temps": alone}
+    axes = default_axes([family])
+    used = [(axis, names[axis]) for axis, values in axes._asdict().items() if values]
+    return axes._replace(**{axis: chosen[name] for axis, name in used if name in chosen})
 
 
-def _check(grid: dict[str, tuple[Any, ...]], given: argparse.Namespace) -> None:
-    """Raises ValueError for a grid that does not suit the memories in use."""
-    if not given.path:
+def _check(grid: dict[str, tuple[Any, ...]], given: dict[str, Any]) -> None:
+    """Raises ValueError for flags that do not suit each other."""
+    if not given.get("path"):
         raise ValueError("--path CHECKPOINT is missing, the model whose memories to tune")
-    if not grid:
-        raise ValueError(f"nothing to tune: pass {', '.join(map(_grid_flag, AXES))}, or some of them")
-    for shards in ("num_shards", "distributed_world_size"):
-        if getattr(given, shards) > 1:
-            raise ValueError(f"{flag(shards)}: a grid is tuned by one process; leave it out")
-    if given.save_knnlm_dstore:
+    for shards in _SHARDS:
+        if given.get(shards, 1) > 1:
+            raise ValueError(f"{flag(shards)}: one process tunes; leave it out")
+    if given.get("save_knnlm_dstore"):
         raise ValueError("--save-knnlm-dstore: not in tuning; write the datastore by fairseq-eval-lm first")
-    if given.mode == "li" or given.cache_lmbda is not None:
-        raise ValueError("--mode li and --cache-lmbda are not tuned: leave them out, or use fairseq-eval-lm")
-    if given.mode == "lm":
+    if given.get("eval_file"):
+        raise ValueError("--eval-file is of one evaluation: pass --output DIR, where tuning.json goes")
+    if given.get("mode") == "lm":
         raise ValueError("--mode lm is the model without memory, there is nothing to tune: leave it out")
-    for name in ("k", "interp_temp", "lmbda"):
-        if name in grid and not (given.use_external or given.knnlm):
-            raise ValueError(f"{_grid_flag(name)} is of the neighbours: pass --use-external as well")
-    if given.knnlm and "interp_temp" in grid:
+    neighbors = given.get("use_external") or given.get("knnlm")
+    for name in ("k", "interp_temp"):
+        if name in grid and not neighbors:
+            raise ValueError(
+                f"{_grid_flag(name)} is of the neighbours: pass --use-external or --knnlm as well"
+            )
+    if given.get("knnlm") and given.get("mode") != "li" and "interp_temp" in grid:
         raise ValueError("--grid-interp-temp: the temperature of --knnlm is --grid-softmax-temp, pass that")
-    if given.knnlm and "mem_size" in grid:
-        raise ValueError("--grid-mem-size: --knnlm has no long-term memory, leave one of them out")
-    if "mem_size" in grid and not given.use_local:
+    if "mem_size" in grid and not given.get("use_local"):
         raise ValueError("--grid-mem-size adds to the local memory: pass --use-local as well")
-    if not (given.use_local or given.use_external or given.knnlm):
-        raise ValueError("--grid-softmax-temp is of memories: pass --use-local or --use-external as well")
-    if "interp_temp" in grid and "lmbda" not in grid and given.lmbda is None:
-        raise ValueError("--grid-interp-temp needs a weight of the neighbours: pass --lmbda or --grid-lmbda")
+    if not (given.get("use_local") or neighbors):
+        raise ValueError("nothing to tune: pass a memory, --use-local, --use-external or --knnlm")
+    for name in ("softmax_temp", "interp_temp"):
+        if name in grid and name in given:
+            raise ValueError(f"{flag(name)} and {_grid_flag(name)}: leave one of them out")
 
 
 def _grid_flag(name: str) -> str:
