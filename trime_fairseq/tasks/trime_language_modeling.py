@@ -60,8 +60,6 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         self.trained_softmax_temp: float | None = None
         self.epoch = 1
         self.update_num = 0
-        # --train-softmax-temp of the checkpoint that is evaluated; None: 1, as published.
-        self.trained_softmax_temp: float | None = None
         self._criterion: TrimeCriterion | None = None
         self._summary = TrainingSummary()
         self._devices_per_memory: int | None = None
