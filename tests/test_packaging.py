@@ -15,7 +15,7 @@ import pytest
 import trime_fairseq
 from tests.commands import ROOT
 
-COMMANDS = ["trime-bm25", "trime-build-index", "trime-tune"]
+COMMANDS = ["trime-bm25", "trime-build-index", "trime-compare", "trime-tune"]
 BINARY = re.compile(r"\.(whl|so|pyc|pt|bin|npy|npz|png|idx)$")
 
 pytestmark = [
@@ -110,7 +110,7 @@ def test_metadata(metadata):
     assert metadata["Author"] == "The trime_fairseq developers"
     assert metadata["License-Expression"] == "MIT"
     unconditional = [line for line in metadata.get_all("Requires-Dist") if ";" not in line]
-    assert sorted(unconditional) == ["numpy", "torch>=1.12", "tqdm"]
+    assert sorted(unconditional) == ["numpy", "pyyaml", "torch>=1.12", "tqdm"]
 
 
 def test_bm25_needs_no_java(metadata):
@@ -125,7 +125,7 @@ def test_make_pins_every_requirement(metadata):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     extras = {extra for names in re.findall(r'-e "\.\[(.+)\]"', makefile) for extra in names.split(",")}
     assert extras == {"fairseq", "cpu", "bm25", "lucene", "demo", "test", "docs"}
-    wanted = {"torch", "numpy", "tqdm"}.union(*(_required(metadata, extra) for extra in extras))
+    wanted = {"torch", "numpy", "pyyaml", "tqdm"}.union(*(_required(metadata, extra) for extra in extras))
     assert wanted - pinned == {"trime_fairseq", "triton", "fairseq"}  # fairseq: pinned by the extra
 
 

@@ -17,6 +17,7 @@ FLOORS = (
     ("criterions",),
     ("evaluation",),
     ("tuning",),
+    ("comparison",),
     ("tasks",),
     ("cli",),
 )

@@ -21,5 +21,9 @@ def run_build_index() -> int:
     return _run("trime-build-index", "build_index")
 
 
+def run_compare() -> int:
+    return _run("trime-compare", "compare")
+
+
 def run_tune() -> int:
     return _run("trime-tune", "tune")

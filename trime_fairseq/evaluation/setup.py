@@ -100,7 +100,8 @@ class EvaluationSetup:
                 f"all {len(left_out):,} samples of --gen-subset {config.gen_subset} are longer than the "
                 f"{max_positions} positions of the model: try --sample-break-mode none"
             )
-        self.lengths = dataset.sizes[kept]
+        # fairseq keeps sizes in 16 bits where they fit: their sums and products would not.
+        self.lengths = dataset.sizes[kept].astype(np.int64)
         self._left_out = _report_left_out(dataset.sizes[left_out].sum(), self.lengths.sum(), len(left_out))
         self.samples = ContextWindowDataset(
             dataset, kept, self.lengths, config.tokens_per_sample, context_window, dictionary.pad()
