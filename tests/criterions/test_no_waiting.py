@@ -4,14 +4,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from fairseq.logging import metrics
 from fairseq.modules import AdaptiveSoftmax
+from fairseq.tasks.language_modeling import LanguageModelingTask
 
 from tests.commands import HALF_ON_CPU
 from tests.recorded import CRITERIONS, RecordedModel, make_criterion, make_order
 from trime_fairseq.criterions import base, shared_memory
+from trime_fairseq.criterions.summary import TrainingSummary
 from trime_fairseq.data.planned import BatchLayout
 from trime_fairseq.memory import linear_token_scores, token_softmax
 from trime_fairseq.memory.token_scores import _MOST_KEPT
+from trime_fairseq.tasks.trime_language_modeling import TrimeLanguageModelingTask
 
 ORDERS = {"trime_long_loss": make_order(train_mem_size=16)}
 
@@ -33,10 +37,10 @@ def batch(device, dtype=torch.float32, adaptive=True):
     return RecordedModel(features, representation, softmax), sample
 
 
-def step(name, device, **settings):
+def step(name, device, temperature="1", **settings):
     model, sample = batch(device, **settings)
-    criterion = make_criterion(name, order=ORDERS.get(name)).train()
-    loss, _, log = criterion(model, sample)
+    criterion = make_criterion(name, order=ORDERS.get(name), train_softmax_temp=temperature).train()
+    loss, _, log = criterion.to(device)(model, sample)
     loss.backward()
     return model, sample, log
 
@@ -49,6 +53,32 @@ def test_nothing_is_asked_of_the_device(name, adaptive, dtype):
     model, _, log = step(name, "meta", adaptive=adaptive, dtype=dtype)
     assert model.representation.grad.shape == (2, 8, 16)
     assert all(log[key].device.type == "meta" for key in ("loss", "ori_loss", "norm_loss", "mem_mass"))
+
+
+@pytest.mark.skipif(not HALF_ON_CPU, reason="older releases lack operations on the meta device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_nor_by_a_learnt_temperature(dtype):
+    _, _, log = step("trime_loss", "meta", temperature="learnt", dtype=dtype)
+    assert log["softmax_temp"].device.type == "meta"
+
+
+def test_summary_asks_the_device_no_more_than_fairseq_does(monkeypatch):
+    """Of fairseq's own log, which is a number from the device for each of its values."""
+    log = {name: torch.tensor(2.0) for name in ("loss", "ori_loss", "norm_loss", "mem_mass", "mem_share")}
+    log.update(ntokens=3, nsentences=1, sample_size=3)
+    criterion = make_criterion("trime_loss").train()
+    task = object.__new__(TrimeLanguageModelingTask)
+    task._summary = TrainingSummary()
+    asked = []
+    item = torch.Tensor.item
+    monkeypatch.setattr(torch.Tensor, "item", lambda tensor: asked.append(tensor) or item(tensor))
+    with metrics.aggregate(new_root=True):
+        LanguageModelingTask.reduce_metrics(task, [log, log], criterion)
+        stock = len(asked)
+        assert stock >= 5
+        task.reduce_metrics([log, log], criterion)
+    assert len(asked) == 2 * stock
+    assert "last epoch of training: loss 0.962 (" in task._summary.text()
 
 
 def test_without_targets_on_the_host_the_tails_have_to_ask():

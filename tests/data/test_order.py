@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from tests.recorded import make_criterion, make_order
-from trime_fairseq.criterions.trime_ext_loss import TrimeExtLoss
+from trime_fairseq.criterions.trime_ext_loss import TrimeExtConfig, TrimeExtLoss
 from trime_fairseq.criterions.trime_long_loss import TrimeLongLoss, TrimeLongLossSameDevice
 
 
@@ -20,6 +20,12 @@ from trime_fairseq.criterions.trime_long_loss import TrimeLongLoss, TrimeLongLos
         (dict(train_mem_size=32, world_size=1), "groups of 2 devices .* do not divide 1 devices"),
         (dict(train_mem_size=16, keep_order=False), "pass --keep-order"),
         (dict(train_mem_size=16, predefined_batches="b.json"), "without --predefined-batches"),
+        (dict(shuffle_steps=True, keep_order=False), "--shuffle-steps moves the steps of --keep-order: pass"),
+        (dict(shuffle_steps=True, predefined_batches="b.json"), "without --predefined-batches"),
+        (
+            dict(shuffle_steps=True, keep_order=False, predefined_batches="b.json"),
+            "whose steps move unless --keep-order is given",
+        ),
         (dict(max_tokens=7), "--max-tokens 7 holds no segment of --tokens-per-sample 8"),
     ],
 )
@@ -75,35 +81,61 @@ def test_cross_sent_ratio_is_a_probability(ratio):
         make_criterion(TrimeExtLoss, cross_sent_ratio=ratio)
 
 
-def test_warns_of_batches_that_are_not_similar(caplog):
+@pytest.mark.parametrize(
+    ("settings", "moves"),
+    [
+        (dict(), False),
+        (dict(shuffle_steps=True), True),
+        (dict(keep_order=False), True),
+        (dict(keep_order=False, predefined_batches="b.json"), True),
+        (dict(predefined_batches="b.json"), False),
+    ],
+)
+def test_steps_that_move_to_another_place_in_every_epoch(settings, moves):
+    assert make_order(**settings).moves_steps is moves
+
+
+def warnings_of_ext(caplog, order=None, **settings):
+    caplog.clear()
     with caplog.at_level(logging.WARNING):
-        make_criterion(TrimeExtLoss, order=make_order(predefined_batches="b.json"))
-        assert not caplog.records
-        make_criterion(TrimeExtLoss)
-    assert "without --predefined-batches" in caplog.text
+        make_criterion(TrimeExtLoss, order=order or make_order(predefined_batches="b.json"), **settings)
+    return "\n".join(record.message for record in caplog.records)
+
+
+COMPLETE = dict(ce_warmup_epoch=1, cross_sent_ratio=0.5)
+
+
+def test_warns_of_batches_that_are_not_similar(caplog):
+    assert warnings_of_ext(caplog, **COMPLETE) == ""
+    assert "without --predefined-batches" in warnings_of_ext(caplog, make_order(), **COMPLETE)
+
+
+@pytest.mark.parametrize(
+    ("settings", "without"),
+    [
+        (dict(ce_warmup_epoch=1), "without --cross-sent-ratio:"),
+        (dict(cross_sent_ratio=0.5), "without a warm-up (--ce-warmup-epoch):"),
+        (dict(), "without a warm-up (--ce-warmup-epoch) and without --cross-sent-ratio:"),
+        (dict(finetune_from_model="plain.pt"), "trime_ext_loss without --cross-sent-ratio:"),
+        (dict(COMPLETE), None),
+        (dict(ce_warmup_updates=1, cross_sent_ratio=0.5), None),
+        (dict(finetune_from_model="plain.pt", cross_sent_ratio=0.5), None),
+        (dict(restore_file="plain.pt", cross_sent_ratio=0.5), None),
+    ],
+)
+def test_warns_of_a_training_that_only_learns_to_copy(caplog, settings, without):
+    found = warnings_of_ext(caplog, **settings)
+    assert without in found and "perplexity of 987" in found if without else not found
 
 
 def test_task_that_does_not_know_the_batches():
     criterion = make_criterion(TrimeExtLoss)
     criterion.task.order = None
     with pytest.raises(ValueError, match="use --task trime_language_modeling"):
-        TrimeExtLoss.__init__(
-            criterion, type("Config", (), dict(vars_of(criterion), cross_sent_ratio=0.0)), criterion.task
-        )
+        TrimeExtLoss.__init__(criterion, TrimeExtConfig(**GIVEN), criterion.task)
 
 
-def vars_of(criterion):
-    return dict(
-        knn_keytype=criterion.knn_keytype,
-        memory_impl=criterion.memory_impl,
-        ce_warmup_epoch=0,
-        exact_tails=False,
-        sentence_avg=False,
-        ddp_backend="legacy_ddp",
-        distributed_world_size=1,
-        gather_grad=False,
-        seed=1,
-    )
+GIVEN = dict(sentence_avg=False, ddp_backend="legacy_ddp", distributed_world_size=1, seed=1)
 
 
 def test_memory_of_a_single_segment(caplog):

@@ -1,5 +1,7 @@
 """Which segment each rank sees at each step."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -106,6 +108,34 @@ def test_predefined_batches_move_as_a_unit(segments):
     assert len({str(epoch) for epoch in (first, second, third)}) > 1
     again = iterators(segments, 2, 2, order, shuffle=True)
     assert list(zip(*map(epoch_of, again))) == first
+
+
+def steps_of(ranks):
+    """Segments of each step of the next epoch: those of all ranks, in the order of ranks."""
+    return [tuple(itertools.chain(*step)) for step in zip(*map(epoch_of, ranks))]
+
+
+def test_steps_in_random_order(segments):
+    """--shuffle-steps: a memory is the same consecutive segments in every epoch, whose order changes; on one
+    device, or on two that share it."""
+    text = [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10, 11)]
+    one = iterators(segments, 1, 1, shuffle=True, max_tokens=16)
+    epochs = [steps_of(one) for _ in range(6)]
+    assert all(sorted(epoch) == text for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 2
+    two = iterators(segments, 2, 2, shuffle=True)
+    assert [steps_of(two) for _ in range(6)] == epochs
+    other_seed = iterators(segments, 1, 1, shuffle=True, max_tokens=16, seed=2)
+    assert [steps_of(other_seed) for _ in range(6)] != epochs
+
+
+def test_groups_keep_their_steps_together(segments):
+    """Two groups, each with a memory of its own at a step: the step moves as a whole."""
+    in_order = [tuple(step) for step in zip(*map(epoch_of, iterators(segments, 2, 1)))]
+    ranks = iterators(segments, 2, 1, shuffle=True)
+    epochs = [[tuple(step) for step in zip(*map(epoch_of, ranks))] for _ in range(4)]
+    assert all(sorted(epoch) == sorted(in_order) for epoch in epochs)
+    assert any(epoch != in_order for epoch in epochs)
 
 
 @pytest.mark.parametrize("shuffle", [False, True])

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 from fairseq.sequence_scorer import SequenceScorer
+from omegaconf import OmegaConf
 
 from tests.commands import REFERENCE
+from tests.recorded import make_criterion, make_order
+from trime_fairseq.criterions import TrimeCriterionConfig
 from trime_fairseq.evaluation import MemoryScorer
 from trime_fairseq.tasks.config import TrimeLanguageModelingConfig
 from trime_fairseq.tasks.trime_language_modeling import TrimeLanguageModelingTask
@@ -136,3 +139,54 @@ def test_device_without_room_in_a_step_of_several(task, monkeypatch):
     with pytest.raises(RuntimeError, match="lower --max-tokens") as error:
         task.train_step({}, None, None, None, 3)
     assert "out of memory" not in str(error.value)
+
+
+@pytest.mark.parametrize(("setting", "saved"), [("1", None), ("1.5", 1.5), ("learnt", 1.25)])
+def test_temperature_of_training_is_state_of_the_task(task, monkeypatch, setting, saved):
+    """What an evaluation takes by default."""
+    criterion = make_criterion("trime_loss", train_softmax_temp=setting)
+    criterion.temperature.continue_from(1.25)
+    monkeypatch.setattr(task, "_criterion", criterion)
+    state = task.state_dict()
+    assert state == ({} if saved is None else {"trime_softmax_temp": pytest.approx(saved)})
+    monkeypatch.setattr(task, "trained_softmax_temp", 7.0)
+    task.load_state_dict(state)
+    assert task.trained_softmax_temp == (saved and pytest.approx(saved))
+
+
+def test_learnt_temperature_of_a_checkpoint_that_is_validated(task, monkeypatch):
+    """fairseq-validate reads the state of the task, but not that of the criterion."""
+    monkeypatch.setattr(task, "order", make_order())
+    settings = dict(sentence_avg=False, ddp_backend="legacy_ddp", distributed_world_size=1)
+    config = OmegaConf.create(
+        {**vars(TrimeCriterionConfig(train_softmax_temp="learnt", **settings)), "_name": "trime_loss"}
+    )
+    for name in ("trained_softmax_temp", "_criterion", "_summary"):
+        monkeypatch.setattr(task, name, getattr(task, name))
+    for trained, expected in [(None, 1.0), (1.5, 1.5)]:
+        task.trained_softmax_temp = trained
+        assert task.build_criterion(config).temperature.value == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("value", ["1.5", 0.0, -1.0, float("nan"), float("inf"), [1.5], True])
+def test_temperature_of_a_damaged_checkpoint(task, value):
+    with pytest.raises(ValueError, match="the checkpoint is damaged: the temperature of its training"):
+        task.load_state_dict({"trime_softmax_temp": value})
+
+
+@pytest.mark.parametrize("shuffle_steps", [False, True])
+def test_only_training_steps_are_shuffled(task, monkeypatch, shuffle_steps):
+    """--keep-order --shuffle-steps; validation keeps text order."""
+    monkeypatch.setattr(task, "_devices_per_memory", 1)
+    monkeypatch.setattr(task, "order", make_order(shuffle_steps=shuffle_steps))
+    orders = {}
+    for subset in ("valid", "train"):
+        monkeypatch.setattr(task.args, "train_subset", "valid" if subset == "train" else "train")
+        iterator = task.get_batch_iterator(
+            task.dataset("valid"), max_tokens=128, seed=1, disable_iterator_cache=True
+        )
+        batches = [batch["id"].tolist() for batch in iterator.next_epoch_itr()]
+        orders[subset] = batches
+        assert sorted(batches) == [list(range(first, min(first + 4, 650))) for first in range(0, 650, 4)]
+    assert orders["valid"] == sorted(orders["valid"])
+    assert (orders["train"] != orders["valid"]) == shuffle_steps

@@ -1,6 +1,7 @@
 """fairseq-train with memories of several segments and devices: against one process, resumed, refused."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ from tests.commands import (
     train,
     training_command,
 )
-from tests.training.test_train_process import assert_same_model, logged
+from tests.training.test_train_process import assert_same_model, checkpoint, logged, summaries
 
 pytestmark = pytest.mark.process
 BATCHES = REFERENCE / "data" / "word" / "batches.json"
@@ -46,12 +47,14 @@ def test_twenty_updates_of_the_published_trainer(tmp_path, row):
     assert logged(log, "valid", "ori_loss")[0] == pytest.approx(row["valid_ori_loss"], abs=0.002)
 
 
+OTHERS = "--keep-order --shuffle-steps --train-softmax-temp learnt"
 SPREAD = {
     # flags of one process; of several: number, flags
     "ext": (f"--criterion trime_ext_loss --predefined-batches {BATCHES} --keep-order --max-tokens 1024", 2,
             f"--criterion trime_ext_loss --predefined-batches {BATCHES} --keep-order --max-tokens 512"),
-    "long, 4 ranks": ("--criterion trime_long_loss_same_device --keep-order --max-tokens 1024", 4,
-                      "--criterion trime_long_loss --train-mem-size 1024 --keep-order --max-tokens 256"),
+    # A criterion with a parameter, and the same order of steps.
+    "long, 4 ranks": (f"--criterion trime_long_loss_same_device --max-tokens 1024 {OTHERS}", 4,
+                      f"--criterion trime_long_loss --train-mem-size 1024 --max-tokens 256 {OTHERS}"),
 }  # fmt: skip
 
 
@@ -66,6 +69,7 @@ def test_several_processes_are_one_larger(tmp_path, small, kind):
     command = training_command(tmp_path / "all", *flags, data=small)
     outputs = run_ranks(command, ranks)
     assert_same_model(tmp_path / "one", tmp_path / "all", rtol=1e-4, atol=1e-6)
+    assert [len(summaries(output)) for output in outputs] == [1] + [0] * (ranks - 1)
     for name in ("loss", "ori_loss", "mem_mass"):
         assert logged(outputs[0], "valid", name) == pytest.approx(logged(log, "valid", name), abs=2e-3)
         assert logged(outputs[0], "train_inner", name) == pytest.approx(
@@ -79,11 +83,12 @@ def spied(folder, ranks):
     return [[tuple(map(int, line.split())) for line in of_rank] for of_rank in lines]
 
 
-def spy_command(folder, criterion, *flags):
+def spy_command(folder, criterion, *flags, data="word"):
     return training_command(
         folder / "save",
         *("--user-dir", ROOT / "tests" / "spy", "--criterion", criterion, "--disable-validation"),
         *flags,
+        data=data,
     )
 
 
@@ -122,6 +127,44 @@ def test_killed_and_resumed_run_sees_the_same_batches(tmp_path, monkeypatch):
         assert before[rank] == whole[rank][: len(before[rank])]
         assert len(whole[rank]) == 14
     assert_same_model(tmp_path / "whole" / "save", tmp_path / "killed" / "save", rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_stopped_and_continued_with_all_that_training_may_need(tmp_path, monkeypatch, small):
+    """--shuffle-steps, --ce-warmup-updates and a learnt temperature: stopped in mid-epoch and mid-warm-up, a
+    run ends with the weights, the temperature and the steps of an uninterrupted one."""
+    flags = ("--keep-order", "--shuffle-steps", "--train-mem-size", 512, "--ce-warmup-updates", 6)
+    flags += ("--train-softmax-temp", "learnt", "--train-subset", "valid", "--max-tokens", 512)
+    seen, logs = {}, {}
+    for name, updates in [("whole", (16,)), ("stopped", (4, 16))]:
+        monkeypatch.setenv("SPY_FILE", str(tmp_path / f"seen-{name}"))
+        (tmp_path / name).mkdir()
+        for last in updates:
+            command = spy_command(tmp_path / name, "spy_long", *flags, "--max-update", last, data=small)
+            logs[name, last] = run(*command)
+        lines = (tmp_path / f"seen-{name}.0").read_text().splitlines()
+        seen[name] = [tuple(map(int, line.split())) for line in lines]
+    assert seen["stopped"] == seen["whole"]
+    whole, stopped = tmp_path / "whole" / "save", tmp_path / "stopped" / "save"
+    assert_same_model(whole, stopped, rtol=0, atol=0)
+
+    # 33 segments, four to a step: consecutive ones in a step, each step once in an epoch.
+    text = [tuple(range(first, min(first + 4, 33))) for first in range(0, 33, 4)]
+    first, second = ([step[2:] for step in seen["whole"] if step[1] == epoch] for epoch in (1, 2))
+    assert sorted(first) == text
+    assert first != text
+    assert len(second) == 16 - len(text)
+    assert second != first[: len(second)]
+
+    for log, warm in [(logs["stopped", 4], 4), (logs["stopped", 16], 2), (logs["whole", 16], 6)]:
+        losses = [line for line in log.splitlines() if "| train_inner |" in line]
+        assert ["norm_loss" in line for line in losses] == [False] * warm + [True] * (len(losses) - warm)
+    state = checkpoint(whole)
+    logarithm = state["criterion"]["temperature.logarithm"].item()
+    assert abs(logarithm) > 0.001
+    assert state["task_state"]["trime_softmax_temp"] == pytest.approx(math.exp(logarithm), rel=1e-9)
+    (line,) = summaries(logs["stopped", 16])
+    assert line.startswith("epoch of training: loss ")
 
 
 @pytest.mark.slow
@@ -238,7 +281,8 @@ def test_hydra(tmp_path, small):
     )
     output += "".join(path.read_text() for path in (tmp_path / "run").glob("*.log"))
     assert "TRIME: 1,711 segments in training order" in output
-    assert re.search(r"valid on 'valid' subset.* norm_loss [\d.]+", output)
+    assert "trime_ext_loss without a warm-up (--ce-warmup-epoch): the model may learn to copy" in output
+    assert re.search(r"valid on 'valid' subset.* norm_loss [\d.]+.* batch_ppl [\d.]+", output)
 
 
 @pytest.mark.cuda

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import time
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from tests.commands import (
     needs_half_on_cpu,
     run,
     run_ranks,
+    start,
     train,
     training_command,
 )
@@ -34,8 +36,19 @@ def logged(log, which, name):
     return values
 
 
+def checkpoint(save_dir):
+    return checkpoint_utils.load_checkpoint_to_cpu(str(save_dir / "checkpoint_last.pt"))
+
+
 def parameters(save_dir):
-    return checkpoint_utils.load_checkpoint_to_cpu(str(save_dir / "checkpoint_last.pt"))["model"]
+    """Of the model, and of a criterion that has some."""
+    state = checkpoint(save_dir)
+    return {**state["model"], **(state["criterion"] or {})}
+
+
+def summaries(log):
+    """What the lines say with which trainings end."""
+    return re.findall(r"TRIME: last (.*)", log)
 
 
 def assert_same_model(one, two, **tolerance):
@@ -64,6 +77,16 @@ def test_logged_values(short_run):
     assert logged(log, "valid", "ppl")[0] == pytest.approx(2 ** logged(log, "valid", "loss")[0], rel=2e-3)
     assert 0 < logged(log, "valid", "mem_mass")[0] < 1
     assert 0 < logged(log, "valid", "mem_share")[0] < 1
+
+
+def test_summary_of_the_last_validation(short_run):
+    _, log = short_run
+    (line,) = summaries(log)
+    plain, memory, mass = (logged(log, "valid", name)[-1] for name in ("ori_loss", "norm_loss", "mem_mass"))
+    found = [float(number) for number in re.findall(r"-?\d+\.\d+", line)]
+    # Losses have three digits in the log, of which those here are not made.
+    expected = [plain, 2**plain, memory, 2**memory, plain - memory, mass]
+    assert found == pytest.approx(expected, rel=5e-4, abs=6e-3)
 
 
 def test_validation_loss_is_that_of_evaluation(short_run, tmp_path, small):
@@ -102,16 +125,39 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, small, short_run):
 
 
 @pytest.mark.slow
+def test_summary_after_ctrl_c(tmp_path, small):
+    """Of the epoch, as nothing was validated."""
+    flags = ("--save-interval-updates", 1, "--disable-validation", "--batch-size", 8)
+    process = start(training_command(tmp_path, *flags, data=small))
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "checkpoint_1_3.pt").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.interrupt()
+    log, _ = process.communicate()
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in log
+    (line,) = summaries(log)
+    assert line.startswith("epoch of training: loss ")
+
+
+@pytest.mark.slow
 def test_warm_up_trains_like_adaptive_loss(tmp_path):
-    """In the epochs of --ce-warmup-epoch the weights are those of plain training; after it they are not."""
+    """In the epochs of --ce-warmup-epoch, or the updates of --ce-warmup-updates, the weights are those of
+    plain training; after them they are not."""
     common = ("--max-update", 2, "--disable-validation", "--batch-size", 8)
     train(tmp_path / "plain", *common, "--criterion", "adaptive_loss", "--task", "language_modeling")
     log = train(tmp_path / "warm", *common, "--ce-warmup-epoch", 1)
+    train(tmp_path / "two", *common, "--ce-warmup-updates", 2)
+    train(tmp_path / "one", *common, "--ce-warmup-updates", 1)
     train(tmp_path / "cold", *common)
     assert_same_model(tmp_path / "plain", tmp_path / "warm", rtol=1e-4, atol=1e-6)
-    with pytest.raises(AssertionError):
-        assert_same_model(tmp_path / "plain", tmp_path / "cold", rtol=1e-4, atol=1e-6)
+    assert_same_model(tmp_path / "warm", tmp_path / "two", rtol=0, atol=0)
+    for name, other in [("plain", "cold"), ("plain", "one"), ("one", "cold")]:
+        with pytest.raises(AssertionError):
+            assert_same_model(tmp_path / name, tmp_path / other, rtol=1e-4, atol=1e-6)
     assert "norm_loss" not in log.split("begin training epoch 1")[1]
+    assert not summaries(log)
 
 
 @pytest.mark.slow
@@ -235,6 +281,7 @@ def test_hydra_trains_the_demo_model(tmp_path, small):
     files = "".join(path.read_text() for path in (tmp_path / "run").glob("*.log"))
     losses = re.findall(r"valid on 'valid' subset.* norm_loss ([\d.]+)", output + files)
     assert losses, (output + files)[-3000:]
+    assert f"loss {float(losses[-1]):.3f} (perplexity" in summaries(output)[0]
     flags = f"--use-local --tokens-per-sample 256 --path {tmp_path / 'checkpoints' / 'checkpoint_last.pt'}"
     result = evaluate(tmp_path, flags=flags, data=small)
     assert result["loss"] == pytest.approx(float(losses[-1]), abs=6e-4)

@@ -1,5 +1,6 @@
 """What every TRIME criterion shares: the objective, the warm-up and the logging."""
 
+import logging
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ..data.order import TrainingOrder
 from ..data.planned import TrainingSample
+from ..flags import flag
 from ..memory import (
     Gathered,
     PendingGather,
@@ -20,12 +22,14 @@ from ..memory import (
     memory_lse,
     memory_mass,
     positive_share,
-    similarity_scale,
     trime_log_prob,
 )
 from ..models.config import KeyConfig
 from ..models.output import run_decoder, token_scores
 from ..models.representation import RepresentationTap
+from .temperature import TrainingTemperature
+
+logger = logging.getLogger(__name__)
 
 # The other backends average gradients in a wrapper that expects every parameter to be used inside
 # the model's own forward pass; an adaptive softmax is used outside of it, its tails not in every step.
@@ -37,6 +41,20 @@ class TrimeCriterionConfig(KeyConfig):
     ce_warmup_epoch: int = field(
         default=0,
         metadata={"help": "train with plain cross-entropy in epochs 1 to N"},
+    )
+    ce_warmup_updates: int = field(
+        default=0,
+        metadata={
+            "help": "train with plain cross-entropy in the first N updates, or in those of --ce-warmup-epoch "
+            "if they are more"
+        },
+    )
+    train_softmax_temp: str = field(
+        default="1",
+        metadata={
+            "help": "temperature of the similarities to memories in training: a positive number, or 'learnt' "
+            "with the model; checkpoints hold it, unless it is 1"
+        },
     )
     sentence_avg: bool = II("optimization.sentence_avg")
     ddp_backend: str = II("distributed_training.ddp_backend")
@@ -95,12 +113,17 @@ class TrimeCriterion(FairseqCriterion):
     Attributes:
         devices_per_memory: number of consecutive devices that share a memory; the task then plans their
             batches together. None: memory lies within the batch, which may be any.
+        sees_later_tokens: whether the memory holds tokens that come later in the text; the perplexity of the
+            loss is then no language model's, and is logged as ``batch_ppl``.
+        temperature: of ``--train-softmax-temp``.
 
     Raises:
-        ValueError: for a ``--ddp-backend`` that cannot train it, or a warm-up without our task.
+        ValueError: for a ``--ddp-backend`` that cannot train it, a warm-up of a negative length, a
+            temperature that is none, and a warm-up or another temperature than 1 without our task.
     """
 
     devices_per_memory: int | None = None
+    sees_later_tokens = False
     task: TrainingTask
 
     def __init__(self, cfg: TrimeCriterionConfig, task: TrainingTask) -> None:
@@ -110,12 +133,19 @@ class TrimeCriterion(FairseqCriterion):
                 f"--ddp-backend {cfg.ddp_backend} cannot train a TRIME criterion on several devices: "
                 "use --ddp-backend legacy_ddp"
             )
-        if cfg.ce_warmup_epoch > 0 and not isinstance(task, TrainingTask):
+        for name in ("ce_warmup_epoch", "ce_warmup_updates"):
+            if getattr(cfg, name) < 0:
+                raise ValueError(f"{flag(name)} must not be negative: {getattr(cfg, name)}")
+        self.temperature = TrainingTemperature(str(cfg.train_softmax_temp))
+        self.warms_up = cfg.ce_warmup_epoch > 0 or cfg.ce_warmup_updates > 0
+        if not isinstance(task, TrainingTask) and (self.warms_up or not self.temperature.is_published):
             raise ValueError(
-                "--ce-warmup-epoch needs a task that knows the epoch: use --task trime_language_modeling"
+                "--ce-warmup-epoch, --ce-warmup-updates and --train-softmax-temp need a task that knows the "
+                "epoch and the update, and saves the temperature: use --task trime_language_modeling"
             )
         self.knn_keytype = cfg.knn_keytype
         self.ce_warmup_epoch = cfg.ce_warmup_epoch
+        self.ce_warmup_updates = cfg.ce_warmup_updates
         self.uncharged_tail_index = None if cfg.exact_tails else self.padding_idx
         self.memory_impl = cfg.memory_impl
         self.sentence_avg = cfg.sentence_avg
@@ -166,14 +196,14 @@ class TrimeCriterion(FairseqCriterion):
         sums = {"ori_loss": loss.detach().sum()}
         if not warming_up:
             memory = pending.wait()
-            queries = representation.reshape(-1, representation.size(-1))
+            queries, scale = self.temperature.scaled(representation.flatten(0, 1))
             all_lse, positive_lse = memory_lse(
                 queries,
                 memory.keys,
                 flat_target,
                 memory.tokens,
                 memory.visibility,
-                scale=similarity_scale(queries.size(1)),
+                scale=scale,
                 key_grad=memory.key_grad,
                 impl=str(self.memory_impl),
             )
@@ -183,6 +213,9 @@ class TrimeCriterion(FairseqCriterion):
             mass, share = memory_mass(token_lse, all_lse), positive_share(target_logit, positive_lse)
             sums["mem_mass"] = mass.detach().masked_fill(padding, 0.0).sum()
             sums["mem_share"] = share.detach().masked_fill(padding, 0.0).sum()
+            temperature = self.temperature.learnt()
+            if temperature is not None:
+                sums["softmax_temp"] = temperature * sample["ntokens"]
 
         sentences = sample.get("nsentences", target.size(0))
         sample_size = sentences if self.sentence_avg else sample["ntokens"]
@@ -196,26 +229,40 @@ class TrimeCriterion(FairseqCriterion):
         return (loss.sum() if reduce else loss), sample_size, logging_output
 
     def _warming_up(self) -> bool:
-        return self.ce_warmup_epoch > 0 and self.task.epoch <= self.ce_warmup_epoch
+        return self.warms_up and (
+            self.task.epoch <= self.ce_warmup_epoch or self.task.update_num < self.ce_warmup_updates
+        )
+
+    def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
+        """As of any module; None is what fairseq saves of a criterion without parameters."""
+        if state_dict is None:
+            logger.info(
+                "TRIME: the checkpoint has no learnt temperature: it starts at 1 (to go on with another "
+                "--train-softmax-temp than before takes --reset-optimizer)"
+            )
+            state_dict = self.state_dict()
+        return super().load_state_dict(state_dict, *args, **kwargs)
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
         """Logs averages per token over devices and accumulated batches.
 
         ``loss`` (what is optimised), ``ori_loss`` (cross-entropy) and ``norm_loss`` (TRIME) are in bits,
-        ``ppl`` is that of ``loss``. ``mem_mass`` is the share of the distribution that lies on memories,
-        ``mem_share`` the share of the target's probability that comes from them.
+        ``ppl`` is that of ``loss``; named ``batch_ppl`` where tokens saw later ones. ``mem_mass`` is the
+        share of the distribution that lies on memories, ``mem_share`` the share of the target's probability
+        that comes from them. ``softmax_temp`` is a learnt temperature.
         """
         ntokens = utils.item(sum(log.get("ntokens", 0) for log in logging_outputs))
         if not ntokens:
             return
         units = {"loss": math.log(2), "ori_loss": math.log(2), "norm_loss": math.log(2)}
-        for name in ("loss", "ori_loss", "norm_loss", "mem_mass", "mem_share"):
+        for name in ("loss", "ori_loss", "norm_loss", "mem_mass", "mem_share", "softmax_temp"):
             sums = [log[name] for log in logging_outputs if name in log]
             if sums:
                 value = utils.item(sum(sums)) / ntokens / units.get(name, 1.0)
                 metrics.log_scalar(name, value, ntokens, round=3)
-        metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["loss"].avg))
+        name = "batch_ppl" if cls.sees_later_tokens else "ppl"
+        metrics.log_derived(name, lambda meters: utils.get_perplexity(meters["loss"].avg))
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field
+from typing import Optional
 
 import numpy as np
 from fairseq.criterions import register_criterion
@@ -16,6 +17,9 @@ from .shared_memory import SharedMemoryConfig, SharedMemoryCriterion
 
 logger = logging.getLogger(__name__)
 
+# fairseq's default of --restore-file.
+_OWN_CHECKPOINT = "checkpoint_last.pt"
+
 
 @dataclass
 class TrimeExtConfig(SharedMemoryConfig):
@@ -24,6 +28,8 @@ class TrimeExtConfig(SharedMemoryConfig):
         metadata={"help": "probability that a batch sees nothing of a token's own segment, in training"},
     )
     seed: int = II("common.seed")
+    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+    restore_file: str = II("checkpoint.restore_file")
 
 
 @register_criterion("trime_ext_loss", dataclass=TrimeExtConfig)
@@ -32,6 +38,7 @@ class TrimeExtLoss(SharedMemoryCriterion):
     probability ``--cross-sent-ratio``, drawn per batch and device in training, none of its own."""
 
     name = "trime_ext_loss"
+    sees_later_tokens = True
 
     def __init__(self, cfg: TrimeExtConfig, task: TrainingTask) -> None:
         super().__init__(cfg, task)
@@ -39,6 +46,15 @@ class TrimeExtLoss(SharedMemoryCriterion):
             raise ValueError(f"--cross-sent-ratio is a probability, in [0, 1]: {cfg.cross_sent_ratio}")
         self.cross_sent_ratio = cfg.cross_sent_ratio
         self.seed = cfg.seed
+        starts_afresh = not cfg.finetune_from_model and cfg.restore_file == _OWN_CHECKPOINT
+        missing = ["a warm-up (--ce-warmup-epoch)"] if starts_afresh and not self.warms_up else []
+        missing += [] if cfg.cross_sent_ratio else ["--cross-sent-ratio"]
+        if missing:
+            logger.warning(
+                f"TRIME: trime_ext_loss without {' and without '.join(missing)}: the model may learn to copy "
+                "from its batch and little else. Without both, a small one of ours had a perplexity of 987 "
+                "when it was evaluated without memory"
+            )
 
     def group_size(self, order: TrainingOrder) -> int:
         if order.train_mem_size:

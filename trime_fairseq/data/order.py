@@ -19,7 +19,14 @@ from .text_order import consecutive_batches
 class OrderConfig(FairseqDataclass):
     keep_order: bool = field(
         default=False,
-        metadata={"help": "training batches of consecutive segments, in text order, never shuffled"},
+        metadata={"help": "training batches of consecutive segments, in text order, unless --shuffle-steps"},
+    )
+    shuffle_steps: bool = field(
+        default=False,
+        metadata={
+            "help": "with --keep-order: steps in random order, another in every epoch; the segments of a "
+            "memory, which are all of one step, stay consecutive"
+        },
     )
     train_mem_size: int = field(
         default=0,
@@ -48,7 +55,8 @@ class TrainingOrder:
     """The order of training batches that the flags of the same names ask for.
 
     Attributes:
-        keep_order: batches in text order (or that of the file), never shuffled.
+        keep_order: batches in text order, or that of the file.
+        shuffle_steps: the steps of ``keep_order`` in random order.
         train_mem_size: tokens of consecutive segments that are one memory, spread over a group of devices.
         predefined_batches: file with the order of segments.
         tokens_per_sample, sample_break_mode: how the text is cut into segments.
@@ -57,6 +65,7 @@ class TrainingOrder:
     """
 
     keep_order: bool
+    shuffle_steps: bool
     train_mem_size: int
     predefined_batches: str | None
     tokens_per_sample: int
@@ -77,6 +86,11 @@ class TrainingOrder:
     def is_own(self) -> bool:
         """True if this task, not fairseq, orders the batches."""
         return self.keep_order or bool(self.predefined_batches)
+
+    @property
+    def moves_steps(self) -> bool:
+        """True if the batches of a step move together to another step in every epoch."""
+        return self.shuffle_steps or not self.keep_order
 
     @property
     def tokens_per_device(self) -> int:
@@ -126,6 +140,11 @@ class TrainingOrder:
             raise ValueError(
                 f"--max-tokens {self.max_tokens} holds no segment of --tokens-per-sample "
                 f"{self.tokens_per_sample}: fairseq would leave all of them out"
+            )
+        if self.shuffle_steps and (self.predefined_batches or not self.keep_order):
+            raise ValueError(
+                "--shuffle-steps moves the steps of --keep-order: pass that as well, without "
+                "--predefined-batches (whose steps move unless --keep-order is given)"
             )
         if self.predefined_batches:
             check_one_folder(data)

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 from fairseq import utils
 from fairseq.data import FairseqDataset, iterators
+from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.language_modeling import LanguageModelingTask
 
 from ..criterions.base import TrimeCriterion
+from ..criterions.summary import TrainingSummary
+from ..criterions.temperature import is_temperature
 from ..data.export import export_segments
 from ..data.host_targets import HostTargets
 from ..data.order import TrainingOrder, planned_iterator
@@ -34,6 +37,9 @@ from .config import TrimeLanguageModelingConfig
 
 logger = logging.getLogger(__name__)
 
+# The name of the temperature in the task's state.
+_TEMPERATURE = "trime_softmax_temp"
+
 
 @register_task("trime_language_modeling", dataclass=TrimeLanguageModelingConfig)
 class TrimeLanguageModelingTask(LanguageModelingTask):
@@ -54,6 +60,8 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         self.trained_softmax_temp: float | None = None
         self.epoch = 1
         self.update_num = 0
+        self._criterion: TrimeCriterion | None = None
+        self._summary = TrainingSummary()
         self._devices_per_memory: int | None = None
         self._host_targets: dict[Any, HostTargets] = {}
 
@@ -119,7 +127,12 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         self.order.check(self.args.data, self.args.train_subset)
         criterion = super().build_criterion(*args, **kwargs)
         if isinstance(criterion, TrimeCriterion):
+            self._criterion = criterion
             self._devices_per_memory = criterion.devices_per_memory
+            self._summary = TrainingSummary(criterion.sees_later_tokens)
+            if self.trained_softmax_temp is not None:
+                # fairseq-validate reads the state of the task, but not that of the criterion.
+                criterion.temperature.continue_from(self.trained_softmax_temp)
         if self._devices_per_memory is None and self.order.is_own:
             self._devices_per_memory = self.order.devices_per_memory
         return criterion
@@ -136,6 +149,38 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
         self.epoch = epoch
+        self._summary.begin_epoch()
+
+    def begin_valid_epoch(self, epoch: int, model: Any) -> None:
+        self._summary.begin_validation()
+
+    def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
+        with metrics.aggregate() as meters:
+            super().reduce_metrics(logging_outputs, criterion)
+        if criterion.training:
+            self._summary.add_update(meters)
+
+    def post_validate(self, model: Any, stats: Any, meters: Any) -> None:
+        """What fairseq calls with the log of a validation subset."""
+        self._summary.add_validation(meters)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What fairseq writes into checkpoints for the task: the temperature of training, unless it is 1."""
+        state = dict(super().state_dict())
+        if self._criterion is not None and not self._criterion.temperature.is_published:
+            state[_TEMPERATURE] = self._criterion.temperature.value
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        state = dict(state_dict)
+        temperature = state.pop(_TEMPERATURE, None)
+        if temperature is not None and not is_temperature(temperature):
+            raise ValueError(
+                f"the checkpoint is damaged: the temperature of its training is {temperature!r}, no positive "
+                "number"
+            )
+        self.trained_softmax_temp = temperature
+        super().load_state_dict(state)
 
     def train_step(
         self,
@@ -214,7 +259,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
             dataset,
             order,
             group_size,
-            shuffle=trains and not self.order.keep_order,
+            shuffle=trains and self.order.moves_steps,
             begins_with_bos=getattr(self.args, "add_bos_token", False),
             max_tokens=max_tokens,
             max_sentences=max_sentences,

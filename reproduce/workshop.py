@@ -1,0 +1,233 @@
+"""The commands of an experiment: text, batches, trainings, datastores, comparisons. What is done stays."""
+
+import lzma
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from experiment import SUBSETS, Experiment, Model, Table
+
+ROOT = Path(__file__).resolve().parent.parent
+Job = tuple[str, Callable[[int], None]]
+
+
+@dataclass
+class Workshop:
+    """Runs the steps of an experiment.
+
+    Args:
+        experiment: what to do.
+        out: folder of everything that is made.
+        text: prefix of the texts: ``text + "train.txt"`` or ``.txt.xz``, and so on.
+        jobs: trainings and datastores at a time.
+        gpus: numbers of the GPUs that they take in turn; none for the CPU.
+        dry_run: print the commands, and run none.
+    """
+
+    experiment: Experiment
+    out: Path
+    text: str
+    jobs: int = 1
+    gpus: Sequence[str] = ()
+    dry_run: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def data(self) -> Path:
+        return self.out / "data-bin"
+
+    @property
+    def task(self) -> list[str]:
+        device = [] if self.gpus else ["--cpu"]
+        return ["--user-dir", str(ROOT / "trime_fairseq"), "--task", "trime_language_modeling", *device]
+
+    @property
+    def batches(self) -> Path:
+        return self.out / "bm25" / "batches.json"
+
+    def folder(self, model: Model, seed: int) -> Path:
+        return self.out / "models" / f"{re.sub(r'[^A-Za-z0-9_.=-]+', '-', model.name)}-seed{seed}"
+
+    def run(self) -> None:
+        """All steps, in order; trainings that need no similar batches begin first."""
+        self.preprocess()
+        trainings = self.experiment.trainings()
+        if any(model.similar_batches for model, _ in trainings):
+            self.find_similar()
+        self._together([(f"train {m.name}, seed {s}", self._training(m, s)) for m, s in trainings])
+        stores = self.experiment.datastores()
+        self._together([(f"datastore of {m.name}, seed {s}", self._datastore(m, s)) for m, s in stores])
+        for table in self.experiment.tables:
+            self.compare(table)
+
+    def preprocess(self) -> None:
+        if (self.data / "test.idx").exists():
+            return
+        words: list[Any] = []
+        for subset in SUBSETS:
+            words += [f"--{subset}pref", self._plain_text(subset)]
+        threshold = ("--thresholdsrc", self.experiment.threshold)
+        self._command(
+            "preprocess", 0, "fairseq-preprocess", "--only-source", *words, *threshold, "--destdir", self.data
+        )
+
+    def _plain_text(self, subset: str) -> Path:
+        plain, packed = Path(f"{self.text}{subset}.txt"), Path(f"{self.text}{subset}.txt.xz")
+        if plain.exists():
+            return plain
+        if not packed.exists():
+            sys.exit(f"--text {self.text}: there is neither {plain} nor {packed}")
+        target = self.out / "text" / plain.name
+        if not target.exists() and not self.dry_run:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with lzma.open(packed) as source, target.with_suffix(".tmp").open("wb") as file:
+                shutil.copyfileobj(source, file)
+            target.with_suffix(".tmp").rename(target)
+        return target
+
+    def find_similar(self) -> None:
+        if self.batches.exists():
+            return
+        script = ROOT / "scripts" / "bm25_batches.sh"
+        self._command("bm25", 0, "bash", script, self.data, self.experiment.segment, self.batches.parent)
+
+    def _training(self, model: Model, seed: int) -> Callable[[int], None]:
+        folder, experiment = self.folder(model, seed), self.experiment
+
+        updates, done = experiment.updates(model, seed), folder / "updates.txt"
+
+        def train(slot: int) -> None:
+            if done.exists() and int(done.read_text()) >= updates:
+                return
+            keep = ("--save-interval-updates", experiment.save_every) if experiment.save_every else ()
+            flags = [word.replace("BATCHES", str(self.batches)) for word in model.flags]
+            self._command(
+                f"train-{folder.name}",
+                slot,
+                *("fairseq-train", self.data, *self.task, *experiment.training),
+                *("--max-update", updates, "--seed", seed, *keep, *flags),
+                *("--save-dir", folder, "--no-epoch-checkpoints", "--no-progress-bar"),
+            )
+            if not self.dry_run:
+                done.write_text(f"{updates}\n")
+
+        return train
+
+    def _datastore(self, model: Model, seed: int) -> Callable[[int], None]:
+        folder = self.folder(model, seed)
+        prefix = folder / "dstore"
+
+        def make(slot: int) -> None:
+            last = folder / "checkpoint_last.pt"
+            common = ("--path", last, *self.experiment.evaluation.split())
+            saving = (
+                "--gen-subset",
+                "train",
+                "--save-knnlm-dstore",
+                "--dstore-mmap",
+                prefix,
+                "--dstore-fp16",
+            )
+            self._command(
+                f"datastore-{folder.name}", slot, "fairseq-eval-lm", self.data, *self.task, *common, *saving
+            )
+            index = ("--dstore_mmap", prefix, "--faiss_index", folder / "knn", *self.experiment.index)
+            self._command(f"index-{folder.name}", slot, "trime-build-index", *index)
+
+        return lambda slot: None if list(folder.glob("knn.*.json")) and not self.dry_run else make(slot)
+
+    def checkpoint(self, model: Model, seed: int, update: int) -> Path:
+        """The file after so many updates."""
+        folder = self.folder(model, seed)
+        if update == self.experiment.updates(model, seed):
+            return folder / "checkpoint_last.pt"
+        return next(folder.glob(f"checkpoint_*_{update}.pt"), folder / f"checkpoint_1_{update}.pt")
+
+    def compare(self, table: Table) -> None:
+        """Writes the YAML of trime-compare, and runs it."""
+        folder = self.out / table.name
+        models = {}
+        for name, memories in table.rows.items():
+            model = self.experiment.models[name]
+            models[name] = {
+                "checkpoint": [str(self.checkpoint(model, seed, table.update)) for seed in table.seeds],
+                "memories": memories,
+            }
+            if name in table.evaluation:
+                models[name]["evaluation"] = table.evaluation[name]
+            if table.searches(name):
+                models[name]["datastore"] = [self._search_of(model, seed) for seed in table.seeds]
+        content = {"data": str(self.data), "evaluation": self.experiment.evaluation, "models": models}
+        path = self.out / f"{table.name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        self._command(
+            f"compare-{table.name}", 0, "trime-compare", path, "--output", folder, *self.task, show=True
+        )
+
+    def _search_of(self, model: Model, seed: int) -> dict[str, Any]:
+        folder = self.folder(model, seed)
+        found = [path for path in folder.glob("knn.*") if path.suffix in (".ip", ".l2")]
+        index = found[0] if found else folder / "knn.ip"
+        return {
+            "dstore_filename": str(folder / "dstore"),
+            "indexfile": str(index),
+            "k": self.experiment.k,
+            "no_load_keys": True,
+        }
+
+    def _together(self, jobs: list[Job]) -> None:
+        """Runs jobs side by side, and says how long the rest will take."""
+        begun, done = time.time(), 0
+        slots = list(range(self.jobs))
+
+        def work(job: Job) -> None:
+            nonlocal done
+            slot = slots.pop()
+            try:
+                job[1](slot)
+            finally:
+                slots.append(slot)
+            done += 1
+            left = (time.time() - begun) / done * (len(jobs) - done)
+            print(f"[{done}/{len(jobs)}] {job[0]}; about {left / 60:.0f} min left", flush=True)
+
+        with ThreadPoolExecutor(self.jobs) as pool:
+            results = [pool.submit(work, job) for job in jobs]
+            try:
+                for result in results:
+                    result.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _command(self, name: str, slot: int, *command: Any, show: bool = False) -> None:
+        """Runs a command; its output goes to a log, and to the terminal too if ``show``."""
+        words = [str(word) for word in command]
+        if self.dry_run:
+            print(" ".join(words))
+            return
+        log = self.out / "logs" / f"{name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        gpu = self.gpus[slot % len(self.gpus)] if self.gpus else ""
+        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "CUDA_VISIBLE_DEVICES": gpu}
+        if not self.gpus and self.jobs > 1:
+            environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.jobs))
+        started = time.time()
+        with log.open("w", encoding="utf-8") as file:
+            process = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        self.seconds[name] = time.time() - started
+        lines = log.read_text(encoding="utf-8").splitlines()
+        if process.returncode:
+            sys.exit("\n".join([f"{words[0]} failed; the last lines of {log}:", *lines[-20:]]))
+        if show:
+            print("\n".join(line for line in lines if line.startswith("|")), flush=True)
