@@ -105,7 +105,10 @@ def test_killed_in_any_pass(comparison, tmp_path, stop_at):
     assert "| other | knn |" in text
 
 
-@pytest.mark.parametrize("change", ["checkpoint", "text", "flags", "memories", "store", "damage"])
+STORE_FILES = ("s-fp16_keys.npy", "s_vals.npy", "s.json", "s.ip", "s.ip.json")
+
+
+@pytest.mark.parametrize("change", ["checkpoint", "text", "flags", "memories", "damage", *STORE_FILES])
 def test_only_what_changed_is_measured_again(comparison, tmp_path, change, caplog):
     run(comparison, Model())
     plain, other = comparison.models
@@ -123,8 +126,8 @@ def test_only_what_changed_is_measured_again(comparison, tmp_path, change, caplo
     elif change == "memories":
         comparison = replace(comparison, models=(replace(plain, memories=plain.memories[:1]), other))
         expected = ALL[:4]
-    elif change == "store":
-        (tmp_path / "s_vals.npy").write_text("more")
+    elif change in STORE_FILES:
+        (tmp_path / change).write_text("more")
         expected = ALL[4:]
     else:
         for path in (tmp_path / "comparison" / "checkpoints").glob("other-*.json"):

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from ..datastore.datastore import keys_path, manifest_path, values_path
+from ..datastore.index.manifest import index_manifest_path
 from ..evaluation.config import SEARCH_FLAGS, MemoryConfig
 from ..evaluation.datastore_config import DatastoreConfig
 from ..flags import flag
@@ -102,11 +104,12 @@ def store_files(words: Sequence[str]) -> list[str]:
     """The files of the datastore that arguments name."""
     given = given_flags(words)
     prefix, index = given["dstore_filename"], given["indexfile"]
-    return [f"{prefix}.json", f"{prefix}_keys.npy", f"{prefix}_vals.npy", index, f"{index}.json"]
+    keys = [keys_path(prefix, dtype) for dtype in ("float32", "float16")]
+    return [manifest_path(prefix), *keys, values_path(prefix), index, index_manifest_path(index)]
 
 
 def _check_files(values: Mapping[str, Any], where: str) -> None:
-    tokens, index = f"{values['dstore_filename']}_vals.npy", values["indexfile"]
+    tokens, index = values_path(values["dstore_filename"]), values["indexfile"]
     for key, path, fix in (
         ("dstore_filename", tokens, "write it by fairseq-eval-lm --save-knnlm-dstore"),
         ("indexfile", index, "build it by trime-build-index"),
