@@ -1,5 +1,6 @@
 """A small text with all memories, recorded and evaluated; and losses that are as a test wants them."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -13,10 +14,10 @@ from trime_fairseq.tuning import (
     RecordingScorer,
     Setting,
     Tuned,
-    default_axes,
     recording_config,
     without_memory,
 )
+from trime_fairseq.tuning.families import with_values
 
 MODEL = "DATA --path model.pt --batch-size 8"
 NEIGHBOR_FLAGS = "--use-local --use-external --dstore-filename d --indexfile i"
@@ -111,13 +112,8 @@ def evaluated(config, skip_bos=False, count=2):
 def tuned_of(family, loss, plain=9.0, **values):
     """What tuning finds where ``loss(config)`` bits is the loss of each setting; values of the axes are given
     by the names of settings."""
-    from itertools import product
-
-    from trime_fairseq.tuning.families import allowed_values, with_values
-
-    values = values or allowed_values(family, default_axes([family]))
     tried = {}
-    for place in product(*values.values()):
+    for place in itertools.product(*values.values()):
         config = with_values(family, dict(zip(values, place)))
         weights = {name: 0.25 for name in config.weight_names if getattr(config, name) is None}
         config = replace(config, **weights)

@@ -28,6 +28,15 @@ def test_a_line_now_and_then(clock, caplog):
     ]
 
 
+def test_nobody_knows_how_many_there_are(clock, caplog):
+    caplog.set_level(logging.INFO)
+    bar = progress.Progress(0, "settings tried")
+    for _ in range(3):
+        clock[0] += 10
+        bar.add(1000)
+    assert caplog.messages == ["TRIME: 2,000 settings tried"]
+
+
 def test_what_is_quick_says_nothing(clock, caplog):
     caplog.set_level(logging.INFO)
     bar = progress.Progress(10, "tokens")

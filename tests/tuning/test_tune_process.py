@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from tests.commands import REFERENCE, TASK, environment, run
 
@@ -116,3 +117,17 @@ def test_the_console_is_for_the_settings(tmp_path, small):
     assert "the best of 2 settings" in log
     for noise in ("version_base", "is validated against ConfigStore", "Please install", "Warning"):
         assert noise not in log
+
+
+@pytest.mark.process
+def test_a_model_that_computes_no_numbers(tmp_path, small):
+    """One line of error, and no files."""
+    broken = torch.load(MODEL, weights_only=False)
+    for value in broken["model"].values():
+        if value.is_floating_point():
+            value.fill_(float("nan"))
+    torch.save(broken, tmp_path / "nan.pt")
+    words = [small, *TASK, "--cpu", "--path", tmp_path / "nan.pt", *WINDOW.split(), "--use-local"]
+    command = [sys.executable, "-m", "trime_fairseq.cli.tune", *words, "--output", tmp_path / "out"]
+    assert "trime-tune: error: the loss of all settings is NaN" in run(*command, fails=True)
+    assert not list((tmp_path / "out").iterdir())

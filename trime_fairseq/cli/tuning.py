@@ -1,6 +1,7 @@
 """What ``trime-tune`` does: one pass of model and search, then the best of all settings."""
 
 import logging
+import math
 import os
 import sys
 import time
@@ -20,7 +21,7 @@ def tune_command(arguments: Sequence[str]) -> None:
     """The command, with the arguments of its line.
 
     Raises:
-        ValueError: for input that cannot be tuned.
+        ValueError: for input that cannot be tuned, and where no loss is a number.
     """
     request = read_request(arguments)
     for name in ("tuning.json", "tuning.png") if request.output else ():
@@ -34,10 +35,11 @@ def tune_command(arguments: Sequence[str]) -> None:
     words = [*request.others, "--gen-subset", request.subset]
     words += ["--user-dir", request.user_dir] if request.user_dir else []
     found, evaluation = record(words, [request.family], request.axes)
-    logger.info("TRIME: now the settings")
     started = time.perf_counter()
     tuned = tune(found, request.family)
     logger.info(f"TRIME: tried {len(tuned.tried):,} settings in {time.perf_counter() - started:.1f} s")
+    if math.isnan(tuned.best.loss):
+        raise ValueError("the loss of all settings is NaN: so is the output of --path (try without --fp16)")
     command = command_for_test(request, tuned.best.config, PACKAGE)
     if request.output:
         path = os.path.join(request.output, "tuning.json")

@@ -10,7 +10,7 @@ class Progress:
     """Logs a line now and then: how far it is, and the time that is left.
 
     Args:
-        total: how many there are.
+        total: how many there are; 0 if nobody knows.
         unit: of what.
         every: seconds between two lines.
     """
@@ -24,9 +24,12 @@ class Progress:
         """So many more are done."""
         self._done += count
         now = time.monotonic()
-        if now - self._said < self._every or self._done >= self._total:
+        if now - self._said < self._every or 0 < self._total <= self._done:
             return
         self._said = now
+        if not self._total:
+            logger.info(f"TRIME: {self._done:,} {self._unit}")
+            return
         left = (now - self._started) * (self._total - self._done) / self._done
         logger.info(
             f"TRIME: {self._done:,} of {self._total:,} {self._unit} ({self._done / self._total:.0%}), "

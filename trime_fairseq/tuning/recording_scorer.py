@@ -65,6 +65,7 @@ class RecordingScorer(MemoryScorer):
         if self._memories is None:
             self._memories = _room_for(batch.memories, self.parts.tokens)
         for kept, new in zip(_tensors(_narrowed(self._memories, begin, end)), _tensors(batch.memories)):
+            # Of ``exists`` the first temperature stands for all.
             kept.copy_(new[: kept.size(0)].cpu()[..., counted])
         self._counted_tokens = end
         self._progress.add(len(samples))

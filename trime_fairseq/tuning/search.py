@@ -116,12 +116,12 @@ class _Search:
         self.values = allowed_values(family, record.axes)
         self.names = tuple(self.values)
         self.tried: dict[Place, Setting] = {}
+        self._progress = Progress(0, "settings tried")
 
     def try_all(self) -> None:
-        progress = Progress(math.prod(map(len, self.values.values())), "settings")
+        self._progress = Progress(math.prod(map(len, self.values.values())), "settings")
         for place in itertools.product(*self.values.values()):
             self.loss(place)
-            progress.add(1)
 
     def take_turns(self) -> None:
         start = {name: values[-1] for name, values in self.values.items()}
@@ -157,6 +157,7 @@ class _Search:
     def loss(self, place: Place) -> float:
         if place not in self.tried:
             self.tried[place] = self._try(place)
+            self._progress.add(1)
         return _loss(self.tried[place])
 
     def _try(self, place: Place) -> Setting:
