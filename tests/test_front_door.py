@@ -70,12 +70,13 @@ finally:
     assert not {"fairseq", "torch"} & set(loaded.split())
 
 
-def test_tune_without_fairseq_says_so_in_one_line():
-    code = f"{NO_FAIRSEQ}\nfrom trime_fairseq.cli.tune import main\nsys.exit(main(['DATA', '--path', 'P']))"
+@pytest.mark.parametrize("command", ["tune", "compare"])
+def test_without_fairseq_one_line_says_so(command):
+    code = f"{NO_FAIRSEQ}\nfrom trime_fairseq.cli.{command} import main\nsys.exit(main(['DATA']))"
     process = python(code)
     assert process.returncode != 0
     (line,) = process.stderr.splitlines()
-    assert line.startswith("trime-tune")
+    assert line.startswith(f"trime-{command}")
     assert line.endswith(INSTALL)
 
 

@@ -1,5 +1,7 @@
 """What each memory contributes, and what is summed over the test text, from a record of a small text."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from tests.tuning.small import BATCH, FAMILIES, WORDS, recorded
 from tests.tuning.test_record import settings_of
 from trime_fairseq.comparison.contributions import occurs, shares
 from trime_fairseq.comparison.frequencies import BINS
-from trime_fairseq.comparison.measure import _setting
+from trime_fairseq.comparison.measure import setting_of
 from trime_fairseq.comparison.result import TunedRow, TunedSetting
 from trime_fairseq.comparison.rows import GroupedText, row_result
 from trime_fairseq.tuning import mixture, without_memory
@@ -50,8 +52,6 @@ def test_model_alone(record):
 
 
 def test_weights_at_their_ends(record):
-    from dataclasses import replace
-
     config = next(settings_of(FAMILIES["knnlm and cache"]))
     for weights in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)):
         config = replace(config, cache_lmbda=weights[0], lmbda=weights[1])
@@ -70,7 +70,7 @@ def test_sums_of_a_row(record):
     assert list(text.tokens_by_frequency[:4]) == by_word[:4]
 
     config, smaller = list(settings_of(FAMILIES["long"]))[::-1][:2]
-    tuned = [TunedSetting(_setting(found), 5.0) for found in (config, smaller)]
+    tuned = [TunedSetting(setting_of(found), 5.0) for found in (config, smaller)]
     row = row_result(TunedRow("local + long 6", tuned[0], (tuned[1], tuned[0]), ("limit",)), record, text)
     log_prob, mass, _ = mixture(record, config)
     plain = mixture(record, without_memory(config)).log_prob
@@ -93,8 +93,6 @@ def test_sums_of_a_row(record):
 
 def test_texts_that_differ(record):
     """In their tokens, or in how they are cut into samples."""
-    from dataclasses import replace
-
     counts = torch.ones(WORDS, dtype=torch.int64).numpy()
     hashes = {GroupedText.of(record, counts).hash, GroupedText.of(record, counts * 2).hash}
     assert len(hashes) == 1

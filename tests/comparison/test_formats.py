@@ -4,10 +4,11 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
-from trime_fairseq.comparison.cells import Remarks, footnotes
+from trime_fairseq.comparison.cells import Remarks, footnotes, settings
 from trime_fairseq.comparison.formats import as_json, comma_separated, escape_tex, latex, markdown
 from trime_fairseq.comparison.table import make_table
 
@@ -43,7 +44,7 @@ def test_markdown(nasty):
     assert first[4] == "1,240.66"
     assert first[6] == "1,234.50 / 1,246.85"
     assert first[7] == "baseline"
-    assert second[2] == "T 1.19, 64 tokens, λ 0.125"
+    assert second[2] == "T 1.19, 64 tokens, cache λ 0.125"
     assert second[7] == "+5.3%"
     knn = [cell.strip() for cell in lines[7]]
     assert knn[2].endswith("<sup>a,b</sup>")
@@ -72,6 +73,7 @@ def test_latex(nasty):
 
 
 def test_escapes_of_latex():
+    assert escape_tex("--mem-size 5 ---") == "-{}-mem-size 5 -{}--"
     assert escape_tex(NASTY) == (
         r'a\textbar{}b \& 50\% of\_"x", \$y\textasciicircum{}2\$ \{z\} \textbackslash{}n \#1 '
         r"\textasciitilde{} \textless{}i\textgreater{} `code` * [l](u) $-$ $\lambda$"
@@ -107,6 +109,36 @@ def test_json(nasty):
     assert [found["checkpoint"] for found in second["checkpoints"]] == [f"{NASTY}-0.pt", f"{NASTY}-1.pt"]
     assert "nll" not in second["checkpoints"][0]
     assert content["test_tokens"] == 3980
+
+
+def test_settings():
+    """Idle ones are left out."""
+    local = {"use_local": True, "use_long": True, "mem_size": 2048, "softmax_temp": 1.189}
+    joint = {**local, "use_external": True, "use_interp": True, "k": 64}
+    knn = {"knnlm": True, "k": 64}
+    both = {**local, **knn, "mode": "li", "interp_temp": 16.0}
+    seen = "T 1.19, 2,048 tokens"
+    cases = {
+        "": {"mode": "lm"},
+        f"{seen}, 64 neighbours, kNN λ 0": {**joint, "lmbda": 0.0},
+        f"{seen}, 64 neighbours, kNN T 8, kNN λ 0.1": {**joint, "interp_temp": 8.0, "lmbda": 0.1},
+        "64 neighbours, kNN T 11.3, kNN λ 0.25": {**knn, "lmbda": 0.25, "softmax_temp": 11.31},
+        "kNN λ 0": {**knn, "lmbda": 0.0},
+        f"{seen}, cache λ 0.2, 64 neighbours, kNN T 16, kNN λ 0.1": {
+            **both,
+            "cache_lmbda": 0.2,
+            "lmbda": 0.1,
+        },
+        "cache λ 0, kNN λ 0": {**both, "cache_lmbda": 0.0, "lmbda": 0.0},
+    }
+    comparison, results = compared(("a", {"cache": 9.0}, 1))
+    (row,) = make_table(comparison, results)
+    for text, setting in cases.items():
+        measured = replace(row.of_checkpoints[0], setting=setting)
+        assert settings(replace(row, of_checkpoints=(measured,))) == text
+        other = replace(measured, setting={"use_local": True, "softmax_temp": 1.0})
+        several = settings(replace(row, of_checkpoints=(measured, other, measured)))
+        assert several == f"{text} / T 1"
 
 
 def test_letters_go_on_after_z():

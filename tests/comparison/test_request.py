@@ -19,6 +19,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+PLAIN = {"checkpoint": "a.pt", "memories": "none"}
 STORE = {"dstore_filename": "store", "indexfile": "knn.ip"}
 
 
@@ -127,6 +128,7 @@ WRONG = [
     (content(models={}), "models: missing"),
     (content(models=["a.pt"]), "models: missing"),
     (content(models={5: {}}), "models: 5: the name of a model is a text"),
+    (content(models={"a": {**PLAIN}, "a ": {**PLAIN}}), "models: a is there 2 times: leave one"),
     (content(models={"a": "a.pt"}), "models: a: needs the keys checkpoint and memories"),
     (content(baseline="nobody"), r"baseline: no row is nobody: .* TrimeLM, local; .*plain LM, cache 16"),
     (content(baseline="TrimeLM"), "baseline: no row is TrimeLM: give the model the memory none"),
@@ -157,8 +159,8 @@ WRONG = [
     (without("datastore"), "memory 'local . long 8 . external' searches a datastore: add datastore: {dstore"),
     (of_model(memories=["local"]), "models: TrimeLM: datastore: none of its memories searches one: leave"),
     (of_model(datastore="store"), "datastore: needs the keys dstore_filename and indexfile"),
-    (of_model(datastore=[STORE, STORE]), "datastore: 1 checkpoint needs one, not 2"),
-    (of_model(checkpoint=["a.pt", "c.pt"]), "datastore: 2 checkpoints need a list of as many, not 1"),
+    (of_model(datastore=[STORE, STORE]), r"datastore: 1 checkpoint\(s\) need one, not 2"),
+    (of_model(checkpoint=["a.pt", "c.pt"]), r"datastore: 2 checkpoint\(s\) need a list of as many, not 1"),
     (of_model(datastore={"indexfile": "knn.ip"}), "datastore: dstore_filename: missing: it is a path"),
     (of_model(datastore={**STORE, "K": 4}), "datastore: K: no such key; there are dstore_filename"),
     (of_model(datastore={**STORE, "k": 0}), "datastore: k: must be a positive integer, not 0"),

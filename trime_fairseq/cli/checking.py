@@ -26,7 +26,8 @@ def check(arguments: Sequence[str], families: Sequence[MemoryConfig], axes: Memo
     Arguments as there. It takes the time to load the checkpoint and the index.
     """
     disabled = logging.root.manager.disable
-    logging.disable(logging.INFO)
+    # What it says now, the pass will say.
+    logging.disable(logging.WARNING)
     try:
         run_eval_lm([*arguments, *flags_of(recording_config(families, axes))], _CheckingTask)
     except _ReadyError:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..evaluation import MemoryConfig
+from ..tuning import effective_values
 from .bootstrap import COVERAGE, RESAMPLES, SEED, Interval
 from .request import Comparison
 from .result import CheckpointResult
@@ -18,18 +19,22 @@ def settings(row: Row) -> str:
 
 
 def _setting(setting: Mapping[str, Any]) -> str:
+    """What has an effect: a weight of 0 makes other settings idle."""
     config = MemoryConfig(**setting)
+    values = effective_values(config)
     words = []
-    if config.joint_memory:
+    if config.joint_memory and "softmax_temp" in values:
         words.append(f"T {config.joint_temp:.3g}")
-    if config.use_long:
+    if config.use_long and "mem_size" in values:
         words.append(f"{config.mem_size:,} tokens")
-    if config.mode == "li":
-        words.append(f"λ {config.cache_lmbda:.3g}")
-    if config.searches:
+    if "cache_lmbda" in values:
+        words.append(f"cache λ {config.cache_lmbda:.3g}")
+    if "k" in values:
         words.append(f"{config.k:,} neighbours")
-    if "lmbda" in config.weight_names:
-        words += [f"their T {config.neighbor_temp:.4g}", f"λ {config.lmbda:.3g}"]
+    if config.lmbda:
+        words.append(f"kNN T {config.neighbor_temp:.3g}")
+    if "lmbda" in values:
+        words.append(f"kNN λ {config.lmbda:.3g}")
     return ", ".join(words)
 
 

@@ -26,6 +26,8 @@ _TEX = {
     "|": r"\textbar{}",
     MINUS: "$-$",
     "λ": r"$\lambda$",
+    # Otherwise one dash.
+    "--": "-{}-",
 }
 _TEX_LETTER = re.compile("|".join(map(re.escape, _TEX)))
 _MARKDOWN_LETTER = re.compile(r"([\\|`*_<>\[\]])")
@@ -40,15 +42,10 @@ def _headings(rows: Sequence[Row]) -> list[str]:
 def _cells(row: Row, has_seeds: bool) -> list[str]:
     """Without markup."""
     of_seeds = [seeds(row) if len(row.ppl_of_checkpoints) > 1 else ""] if has_seeds else []
+    values = [number(row.tuned_ppl), number(row.ppl.value), between(row.ppl.interval)]
     return [
-        *(
-            row.model,
-            row.memory,
-            settings(row),
-            number(row.tuned_ppl),
-            number(row.ppl.value),
-            between(row.ppl.interval),
-        ),
+        *(row.model, row.memory, settings(row)),
+        *values,
         *of_seeds,
         *change(row.change),
         number(row.mass) if row.mass else "",

@@ -38,6 +38,8 @@ def tune_rows(checkpoint: Checkpoint, recorder: Recorder) -> TunedRows:
     started = time.monotonic()
     record, _ = recorder(*tuning_pass(checkpoint))
     rows = tuple(_tuned(memory, family, record) for memory, family in checkpoint.families().items())
+    for row in rows:
+        _check_finite(checkpoint, row.memory, [row.best.loss])
     return TunedRows(rows, record.tokens, round(time.monotonic() - started, 1))
 
 
@@ -59,10 +61,7 @@ def evaluate_rows(
     text = GroupedText.of(record, counts[0])
     rows = tuple(row_result(row, record, text) for row in tuned.rows)
     for row in rows:
-        if not all(map(math.isfinite, (row.tuned_loss, *row.nll))):
-            raise ValueError(
-                f"{checkpoint}, {row.memory}: the loss is not finite: is {checkpoint.path} damaged?"
-            )
+        _check_finite(checkpoint, row.memory, row.nll)
     return CheckpointResult(
         text=text.hash,
         tokens=text.tokens,
@@ -80,11 +79,16 @@ def evaluate_rows(
     )
 
 
+def _check_finite(checkpoint: Checkpoint, memory: str, losses: Sequence[float]) -> None:
+    if not all(map(math.isfinite, losses)):
+        raise ValueError(f"{checkpoint}, {memory}: the loss is not finite: is {checkpoint.path} damaged?")
+
+
 def _tuned(memory: Memory, family: MemoryConfig, record: Record) -> TunedRow:
     if memory == Memory():
         # Nothing to tune.
         loss = float((record.token_lse - record.target_logit).double().mean())
-        return TunedRow(str(memory), TunedSetting(_setting(family), loss), (), ())
+        return TunedRow(str(memory), TunedSetting(setting_of(family), loss), (), ())
     found = tune(record, family)
     by_size = tuple(map(_tuned_setting, found.best_by("mem_size").values()))
     # There are no grids to widen here.
@@ -93,10 +97,10 @@ def _tuned(memory: Memory, family: MemoryConfig, record: Record) -> TunedRow:
 
 
 def _tuned_setting(setting: Setting) -> TunedSetting:
-    return TunedSetting(_setting(setting.config), setting.loss * math.log(2))
+    return TunedSetting(setting_of(setting.config), setting.loss * math.log(2))
 
 
-def _setting(config: MemoryConfig) -> dict[str, object]:
+def setting_of(config: MemoryConfig) -> dict[str, object]:
     """The fields that are not the defaults."""
     default = MemoryConfig()
     names = [entry.name for entry in fields(MemoryConfig) if entry.name != "_name"]

@@ -24,7 +24,7 @@ VOCABULARY = (
 _PARTS = ("local", "long", "external", "knn", "cache")
 _SIZED = {"long": "needed", "cache": "possible"}
 # Parts that go together, in the order of their names.
-_UNIONS = {
+UNIONS = {
     *((), ("local",), ("local", "long"), ("external",), ("local", "external"), ("local", "long", "external")),
     *(("cache",), ("knn",), ("knn", "cache")),
 }
@@ -97,7 +97,7 @@ def read_memory(text: str) -> Memory:
     parts = tuple(part for part in _PARTS if part in found)
     if set(found) == {"none"}:
         return Memory()
-    if len(parts) < len(found) or parts not in _UNIONS:
+    if len(parts) < len(found) or parts not in UNIONS:
         raise _unknown(text)
     return Memory(parts, sum(found.values()))
 

@@ -12,8 +12,8 @@ from .memories import Memory, read_memory
 
 Content = Mapping[str, Any]
 
-_KEYS = ("data", "evaluation", "tune", "test", "baseline", "models", "output")
-_MODEL_KEYS = ("checkpoint", "memories", "datastore", "evaluation")
+KEYS = ("data", "evaluation", "tune", "test", "baseline", "models", "output")
+MODEL_KEYS = ("checkpoint", "memories", "datastore", "evaluation")
 DEFAULT_OUTPUT = "comparison"
 
 
@@ -72,7 +72,7 @@ def read_comparison(content: Content) -> Comparison:
     Raises:
         ValueError: naming the key and the fix.
     """
-    _check_keys(content, _KEYS, "")
+    _check_keys(content, KEYS, "")
     data, tune, test = (
         _text(content, key, otherwise)
         for key, otherwise in (("data", None), ("tune", "valid"), ("test", "test"))
@@ -85,6 +85,7 @@ def read_comparison(content: Content) -> Comparison:
     if not isinstance(models, Mapping) or not models:
         raise ValueError("models: missing: name each model, with its checkpoint and its memories")
     read = tuple(_model(name, settings, shared) for name, settings in models.items())
+    _check_unique([model.name for model in read], "models")
     return Comparison(data, read, _baseline(content.get("baseline"), read), tune, test, output)
 
 
@@ -94,7 +95,7 @@ def _model(name: Any, content: Any, shared: tuple[str, ...]) -> Model:
         raise ValueError(f"{where}: the name of a model is a text: put it in quotes")
     if not isinstance(content, Mapping):
         raise ValueError(f"{where}: needs the keys checkpoint and memories")
-    _check_keys(content, _MODEL_KEYS, f"{where}: ")
+    _check_keys(content, MODEL_KEYS, f"{where}: ")
     checkpoints = _texts(
         content.get("checkpoint"), f"{where}: checkpoint", "a file, or a list of one per seed"
     )
@@ -129,12 +130,8 @@ def _searches(content: Any, checkpoints: int, where: str) -> tuple[Search, ...]:
         return ()
     stores = content if isinstance(content, list) else [content]
     if len(stores) != checkpoints:
-        needed = (
-            "1 checkpoint needs one"
-            if checkpoints == 1
-            else f"{checkpoints} checkpoints need a list of as many"
-        )
-        raise ValueError(f"{where}: {needed}, not {len(stores)}")
+        needed = "a list of as many" if checkpoints > 1 else "one"
+        raise ValueError(f"{where}: {checkpoints} checkpoint(s) need {needed}, not {len(stores)}")
     return tuple(Search(*search_flags(store, where)) for store in stores)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 
-class _StrictLoader(yaml.SafeLoader):
+class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     """Safe, and without silent duplicates."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -17,7 +17,8 @@ class _StrictLoader(yaml.SafeLoader):
                 raise ValueError(
                     f"{key}: there {keys.count(key)} times, in what begins at line {line}: leave one"
                 )
-        return super().construct_mapping(node, deep)
+        content: dict[Hashable, Any] = super().construct_mapping(node, deep)
+        return content
 
 
 def read_yaml(text: str, where: str) -> Any:

@@ -15,7 +15,7 @@ from .size import draw_size
 logger = logging.getLogger(__name__)
 
 PLOTS = ("size", "frequency", "occurrence", "shares")
-_WIDTH, _HEIGHT = 8.0, 4.6
+_WIDTH, _HEIGHT = 8.6, 4.6
 
 
 def draw(rows: Sequence[Row], result: CheckpointResult, folder: str) -> list[str]:

@@ -80,7 +80,7 @@ def draw_size(plot: Any, rows: Sequence[Row]) -> bool:
     plot.set_xticks([place[size] for size in ticks], [f"{size:,}" for size in ticks])
     plot.set_xticks([], minor=True)
     plot.margins(x=0.02)
-    plot.set_xlabel("tokens of long-term memory (0: the model's input only); ring: the size that tuning chose")
+    plot.set_xlabel("tokens of long-term memory (0: only the model's input); ring: the tuned size")
     plot.set_ylabel("perplexity on the test text, tuned for each size")
     plot.grid(axis="y", alpha=0.25)
     label_ends(plot, labels)
