@@ -40,7 +40,8 @@ def main() -> None:
         experiment = read_experiment(given.experiment, given.tables, given.seeds, given.updates)
     except (OSError, ValueError) as error:
         sys.exit(f"reproduce: {error}")
-    workshop = Workshop(experiment, given.out, given.text, max(given.jobs, 1), given.gpus, given.dry_run)
+    jobs = 1 if given.dry_run else max(given.jobs, 1)
+    workshop = Workshop(experiment, given.out, given.text, jobs, given.gpus, given.dry_run)
     workshop.run()
     print(f"\nAll in {given.out}; {(time.time() - started) / 60:.0f} min")
 

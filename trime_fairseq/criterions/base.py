@@ -53,7 +53,7 @@ class TrimeCriterionConfig(KeyConfig):
         default="1",
         metadata={
             "help": "temperature of the similarities to memories in training: a positive number, or 'learnt' "
-            "with the model; checkpoints hold it, unless it is 1"
+            "with the model; checkpoints hold it, and evaluation takes it by default"
         },
     )
     sentence_avg: bool = II("optimization.sentence_avg")
