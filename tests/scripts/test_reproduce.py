@@ -114,7 +114,7 @@ def test_trains_compares_and_continues(tmp_path, texts):
         },
     }
     path, out = tmp_path / "small.yaml", tmp_path / "out"
-    path.write_text(yaml.safe_dump(experiment))
+    path.write_text(yaml.safe_dump(experiment, sort_keys=False))
     log = reproduce(path, out, text=texts)
     table = [line for line in log.splitlines() if line.startswith("| ")]
     assert len(table) == 5  # two lines of heading
