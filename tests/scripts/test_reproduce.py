@@ -124,3 +124,11 @@ def test_trains_compares_and_continues(tmp_path, texts):
     again = reproduce(path, out, text=texts)
     assert [line for line in again.splitlines() if line.startswith("| ")] == table
     assert {file: file.stat().st_mtime_ns for file in out.glob("models/*/*.pt")} == times
+
+
+def test_excerpt_is_the_beginning_of_each_document(tmp_path):
+    for subset in ("train", "valid", "test"):
+        (tmp_path / f"{subset}.txt").write_text("a b\nc d\ne f\n\ng h i j k\nl\n\nm\n")
+    run(sys.executable, ROOT / "reproduce" / "excerpt.py", f"{tmp_path}/", f"{tmp_path}/short/", "--words", 3)
+    assert (tmp_path / "short" / "valid.txt").read_text() == "a b\nc d\n\ng h i j k\n\nm\n"
+    assert (tmp_path / "short" / "train.txt").read_text() == (tmp_path / "train.txt").read_text()
