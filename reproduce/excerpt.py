@@ -2,8 +2,8 @@
 
     python reproduce/excerpt.py my/words. short/words. --words 4000
 
-reads my/words.valid.txt and my/words.test.txt (or .txt.xz), in which an empty line ends a document, and writes
-short/words.valid.txt and short/words.test.txt. The training text is copied as it is.
+reads my/words.valid.txt and my/words.test.txt (or .txt.xz), in which an empty line ends a document. It writes
+short/words.valid.txt and short/words.test.txt, and copies the training text as it is.
 """
 
 import argparse
