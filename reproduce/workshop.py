@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,6 @@ class Workshop:
     jobs: int = 1
     gpus: Sequence[str] = ()
     dry_run: bool = False
-    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def data(self) -> Path:
@@ -77,7 +76,14 @@ class Workshop:
             words += [f"--{subset}pref", self._plain_text(subset)]
         threshold = ("--thresholdsrc", self.experiment.threshold)
         self._command(
-            "preprocess", 0, "fairseq-preprocess", "--only-source", *words, *threshold, "--destdir", self.data
+            "preprocess",
+            None,
+            "fairseq-preprocess",
+            "--only-source",
+            *words,
+            *threshold,
+            "--destdir",
+            self.data,
         )
 
     def _plain_text(self, subset: str) -> Path:
@@ -98,7 +104,7 @@ class Workshop:
         if self.batches.exists():
             return
         script = ROOT / "scripts" / "bm25_batches.sh"
-        self._command("bm25", 0, "bash", script, self.data, self.experiment.segment, self.batches.parent)
+        self._command("bm25", None, "bash", script, self.data, self.experiment.segment, self.batches.parent)
 
     def _training(self, model: Model, seed: int) -> Callable[[int], None]:
         folder, experiment = self.folder(model, seed), self.experiment
@@ -171,7 +177,7 @@ class Workshop:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         self._command(
-            f"compare-{table.name}", 0, "trime-compare", path, "--output", folder, *self.task, show=True
+            f"compare-{table.name}", None, "trime-compare", path, "--output", folder, *self.task, show=True
         )
 
     def _search_of(self, model: Model, seed: int) -> dict[str, Any]:
@@ -210,24 +216,27 @@ class Workshop:
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def _command(self, name: str, slot: int, *command: Any, show: bool = False) -> None:
-        """Runs a command; its output goes to a log, and to the terminal too if ``show``."""
+    def _command(self, name: str, slot: int | None, *command: Any, show: bool = False) -> None:
+        """Runs a command; its output goes to a log, and its table to the terminal if ``show``.
+
+        Args:
+            slot: which of the jobs that run side by side; None for a command that has the machine to itself.
+        """
         words = [str(word) for word in command]
         if self.dry_run:
             print(" ".join(words))
             return
         log = self.out / "logs" / f"{name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        gpu = self.gpus[slot % len(self.gpus)] if self.gpus else ""
+        gpu = self.gpus[(slot or 0) % len(self.gpus)] if self.gpus else ""
         environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "CUDA_VISIBLE_DEVICES": gpu}
-        if not self.gpus and self.jobs > 1:
+        if not self.gpus and slot is not None:
             environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.jobs))
-        started = time.time()
+        print(f"      {name}: log in {log}", flush=True)
         with log.open("w", encoding="utf-8") as file:
             process = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, env=environment)
-        self.seconds[name] = time.time() - started
         lines = log.read_text(encoding="utf-8").splitlines()
         if process.returncode:
             sys.exit("\n".join([f"{words[0]} failed; the last lines of {log}:", *lines[-20:]]))
         if show:
-            print("\n".join(line for line in lines if line.startswith("|")), flush=True)
+            print("\n".join(["", *(line for line in lines if line.startswith("|")), ""]), flush=True)
