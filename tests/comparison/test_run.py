@@ -6,10 +6,12 @@ import pytest
 import torch
 import yaml
 
-from tests.tuning.small import recorded
+from tests.tuning.small import LONG, recorded, tuned_of
 from trime_fairseq.comparison import compare, read_arguments
+from trime_fairseq.comparison.measure import footnote
 from trime_fairseq.files import Lock
 from trime_fairseq.tuning import MemoryAxes
+from trime_fairseq.tuning.report import remarks
 
 COMMAND = "trime-compare c.yaml"
 
@@ -169,3 +171,17 @@ def test_losses_that_are_not_finite(comparison, tmp_path, tuned):
     with pytest.raises(ValueError, match="plain, checkpoint 1 of 2, none: the loss is not finite: is a.pt"):
         run(comparison, Model(damage=damage))
     assert len(files(tmp_path)) == int(tuned)
+
+
+def test_remarks_of_tuning_are_footnotes():
+    """Without grids, which this command does not have; the same in all rows."""
+    values = {"softmax_temp": (0.25, 0.5, 1.0), "mem_size": (0, 2, 6)}
+    tuned = tuned_of(LONG, lambda config: config.joint_temp - config.mem_size + 9, **values)
+    some = {place: setting for place, setting in tuned.tried.items() if place != (1.0, 0)}
+    found = [footnote(remark) for remark in remarks(replace(tuned, tried=some))]
+    turns = "settings took turns, from the best of the others, until nothing changed"
+    assert found == [
+        "--softmax-temp 0.25 is the lowest that was tried",
+        "--mem-size 6 is the most that was allowed: more may be better",
+        f"not all combinations were tried: {turns}",
+    ]

@@ -30,7 +30,7 @@ def _setting(setting: Mapping[str, Any]) -> str:
     if "cache_lmbda" in values:
         words.append(f"cache λ {config.cache_lmbda:.3g}")
     if "k" in values:
-        words.append(f"{config.k:,} neighbours")
+        words.append(f"{config.k:,} neighbour{'s' if config.k > 1 else ''}")
     if config.lmbda:
         words.append(f"kNN T {config.neighbor_temp:.3g}")
     if "lmbda" in values:

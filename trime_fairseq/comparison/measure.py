@@ -1,6 +1,7 @@
 """Measures the rows of one checkpoint: a pass over the tuning subset, one over the test subset."""
 
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -91,9 +92,14 @@ def _tuned(memory: Memory, family: MemoryConfig, record: Record) -> TunedRow:
         return TunedRow(str(memory), TunedSetting(setting_of(family), loss), (), ())
     found = tune(record, family)
     by_size = tuple(map(_tuned_setting, found.best_by("mem_size").values()))
-    # There are no grids to widen here.
-    limits = tuple(remark.partition(": widen --grid")[0] for remark in remarks(found))
-    return TunedRow(str(memory), _tuned_setting(found.best), by_size, limits)
+    return TunedRow(str(memory), _tuned_setting(found.best), by_size, tuple(map(footnote, remarks(found))))
+
+
+def footnote(remark: str) -> str:
+    """A remark of tuning, for a table: there are no grids to widen here, and what rows have in common is one
+    footnote."""
+    remark = remark.partition(": widen --grid")[0]
+    return re.sub(r"^[\d,]+ of [\d,]+ combinations", "not all combinations", remark)
 
 
 def _tuned_setting(setting: Setting) -> TunedSetting:
