@@ -91,16 +91,16 @@ class Experiment:
         """How long to train: what the longest of its tables asks for."""
         return max(t.update for t in self.tables if model.name in t.rows and seed in t.seeds)
 
-    def datastores(self) -> list[tuple[Model, int]]:
-        """Models and seeds whose keys are searched."""
-        return [
-            (model, seed)
-            for model, seed in self.trainings()
-            if any(
-                model.name in table.rows and seed in table.seeds and table.searches(model.name)
-                for table in self.tables
-            )
-        ]
+    def datastores(self) -> list[tuple[Model, int, int]]:
+        """Models, seeds and numbers of updates whose keys are searched."""
+        wanted = {
+            (name, seed, table.update)
+            for table in self.tables
+            for name in table.rows
+            if table.searches(name)
+            for seed in table.seeds
+        }
+        return [(self.models[name], seed, update) for name, seed, update in sorted(wanted)]
 
 
 def read_experiment(

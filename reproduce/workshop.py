@@ -64,7 +64,9 @@ class Workshop:
             self.find_similar()
         self._together([(f"train {m.name}, seed {s}", self._training(m, s)) for m, s in trainings])
         stores = self.experiment.datastores()
-        self._together([(f"datastore of {m.name}, seed {s}", self._datastore(m, s)) for m, s in stores])
+        self._together(
+            [(f"datastore of {m.name}, seed {s}, update {u}", self._datastore(m, s, u)) for m, s, u in stores]
+        )
         for table in self.experiment.tables:
             self.compare(table)
 
@@ -128,35 +130,40 @@ class Workshop:
 
         return train
 
-    def _datastore(self, model: Model, seed: int) -> Callable[[int], None]:
-        folder = self.folder(model, seed)
-        prefix = folder / "dstore"
+    def _datastore(self, model: Model, seed: int, update: int) -> Callable[[int], None]:
+        folder, prefix, index = self.folder(model, seed), *self._store(model, seed, update)
+        name = f"{folder.name}-{update}"
 
         def make(slot: int) -> None:
-            last = folder / "checkpoint_last.pt"
-            common = ("--path", last, *self.experiment.evaluation.split())
-            saving = (
-                "--gen-subset",
-                "train",
-                "--save-knnlm-dstore",
-                "--dstore-mmap",
-                prefix,
-                "--dstore-fp16",
-            )
-            self._command(
-                f"datastore-{folder.name}", slot, "fairseq-eval-lm", self.data, *self.task, *common, *saving
-            )
-            index = ("--dstore_mmap", prefix, "--faiss_index", folder / "knn", *self.experiment.index)
-            self._command(f"index-{folder.name}", slot, "trime-build-index", *index)
+            path = ("--path", self.checkpoint(model, seed, update))
+            saving = ("--save-knnlm-dstore", "--dstore-mmap", prefix, "--dstore-fp16")
+            what = (*path, "--gen-subset", "train", *saving, *self.experiment.evaluation.split())
+            self._command(f"datastore-{name}", slot, "fairseq-eval-lm", self.data, *self.task, *what)
+            files = ("--dstore_mmap", prefix, "--faiss_index", index.with_suffix(""))
+            self._command(f"index-{name}", slot, "trime-build-index", *files, *self.experiment.index)
 
-        return lambda slot: None if list(folder.glob("knn.*.json")) and not self.dry_run else make(slot)
+        return lambda slot: None if index.exists() else make(slot)
+
+    def _store(self, model: Model, seed: int, update: int) -> tuple[Path, Path]:
+        """The prefix of a datastore, and its index, which is named after its metric."""
+        folder, words = self.folder(model, seed), self.experiment.index
+        metric = words[words.index("--dist") + 1] if "--dist" in words else "l2"
+        return folder / f"dstore-{update}", folder / f"knn-{update}.{metric}"
 
     def checkpoint(self, model: Model, seed: int, update: int) -> Path:
-        """The file after so many updates."""
+        """The file after so many updates.
+
+        Raises:
+            SystemExit: if there is none, since an earlier command trained longer and kept no others.
+        """
         folder = self.folder(model, seed)
-        if update == self.experiment.updates(model, seed):
-            return folder / "checkpoint_last.pt"
-        return next(folder.glob(f"checkpoint_*_{update}.pt"), folder / f"checkpoint_1_{update}.pt")
+        every = self.experiment.save_every
+        if every and update % every == 0:
+            return next(folder.glob(f"checkpoint_*_{update}.pt"), folder / f"checkpoint_1_{update}.pt")
+        done = folder / "updates.txt"
+        if done.exists() and int(done.read_text()) != update:
+            sys.exit(f"{folder} holds a model of {done.read_text().strip()} updates: name another --out")
+        return folder / "checkpoint_last.pt"
 
     def compare(self, table: Table) -> None:
         """Writes the YAML of trime-compare, and runs it."""
@@ -171,7 +178,9 @@ class Workshop:
             if name in table.evaluation:
                 models[name]["evaluation"] = table.evaluation[name]
             if table.searches(name):
-                models[name]["datastore"] = [self._search_of(model, seed) for seed in table.seeds]
+                models[name]["datastore"] = [
+                    self._search_of(model, seed, table.update) for seed in table.seeds
+                ]
         content = {"data": str(self.data), "evaluation": self.experiment.evaluation, "models": models}
         path = self.out / f"{table.name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,16 +189,10 @@ class Workshop:
             f"compare-{table.name}", None, "trime-compare", path, "--output", folder, *self.task, show=True
         )
 
-    def _search_of(self, model: Model, seed: int) -> dict[str, Any]:
-        folder = self.folder(model, seed)
-        found = [path for path in folder.glob("knn.*") if path.suffix in (".ip", ".l2")]
-        index = found[0] if found else folder / "knn.ip"
-        return {
-            "dstore_filename": str(folder / "dstore"),
-            "indexfile": str(index),
-            "k": self.experiment.k,
-            "no_load_keys": True,
-        }
+    def _search_of(self, model: Model, seed: int, update: int) -> dict[str, Any]:
+        prefix, index = self._store(model, seed, update)
+        files = {"dstore_filename": str(prefix), "indexfile": str(index)}
+        return {**files, "k": self.experiment.k, "no_load_keys": True}
 
     def _together(self, jobs: list[Job]) -> None:
         """Runs jobs side by side, and says how long the rest will take."""
