@@ -233,11 +233,18 @@ class Workshop:
         log.parent.mkdir(parents=True, exist_ok=True)
         gpu = self.gpus[(slot or 0) % len(self.gpus)] if self.gpus else ""
         environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "CUDA_VISIBLE_DEVICES": gpu}
+        # The commands of this Python's environment, activated or not.
+        environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         if not self.gpus and slot is not None:
             environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.jobs))
         print(f"      {name}: log in {log}", flush=True)
         with log.open("w", encoding="utf-8") as file:
-            process = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, env=environment)
+            process = subprocess.run(
+                [shutil.which(words[0], path=environment["PATH"]) or words[0], *words[1:]],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            )
         lines = log.read_text(encoding="utf-8").splitlines()
         if process.returncode:
             sys.exit("\n".join([f"{words[0]} failed; the last lines of {log}:", *lines[-20:]]))

@@ -89,6 +89,8 @@ def _main(words, cwd, environment, output) -> None:
     for stream in (sys.stdout, sys.stderr):
         os.dup2(output.fileno(), stream.fileno())
     output.close()
+    # Where the tests run in the background, a shell has made them, and so this process, deaf to Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # As in a process of its own: otherwise the loader's workers would come from another fork server.
     set_start_method("fork", force=True)
     os.environ.clear()

@@ -127,7 +127,8 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, small, short_run):
 @pytest.mark.slow
 def test_summary_after_ctrl_c(tmp_path, small):
     """Of the epoch, as nothing was validated."""
-    flags = ("--save-interval-updates", 1, "--disable-validation", "--batch-size", 8)
+    # It ends by itself where Ctrl-C does not end it.
+    flags = ("--save-interval-updates", 1, "--disable-validation", "--batch-size", 8, "--max-update", 500)
     process = start(training_command(tmp_path, *flags, data=small))
     deadline = time.monotonic() + 300
     while not (tmp_path / "checkpoint_1_3.pt").exists():

@@ -3,7 +3,8 @@
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from .flags import log_to_stdout, run
 
@@ -21,15 +22,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .recording import record
 
         log_to_stdout()
-        # For each pass fairseq would log its configuration, of 6,000 characters.
-        for name in ("fairseq", "fairseq_cli"):
-            logging.getLogger(name).setLevel(logging.WARNING)
         comparison = read_arguments(arguments)
-        table = compare(comparison, record, check, shlex.join([PROGRAM, *arguments]))
+        with _without_configurations():
+            table = compare(comparison, record, check, shlex.join([PROGRAM, *arguments]))
         sys.stdout.write(f"\n{table}")
         return 0
 
     return run(PROGRAM, command)
+
+
+@contextmanager
+def _without_configurations() -> Iterator[None]:
+    """For each pass fairseq would log its configuration, of 6,000 characters."""
+    loggers = [logging.getLogger(name) for name in ("fairseq", "fairseq_cli")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
 
 
 if __name__ == "__main__":
