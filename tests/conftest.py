@@ -1,5 +1,6 @@
 # ruff: noqa: E402
 import os
+import time
 
 # Before PyTorch is imported: several threads of each of several processes would stand in each other's way.
 for name, value in (("OMP_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")):
@@ -27,6 +28,14 @@ def dictionary():
     for word in "abcdefghijklmnop":
         words.add_symbol(word)
     return words
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands until the test moves it: ``clock[0] += 5``."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
 
 
 @pytest.fixture(scope="session")

@@ -2,17 +2,7 @@
 
 import logging
 
-import pytest
-
-from trime_fairseq.comparison import steps
 from trime_fairseq.comparison.steps import Steps
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(steps.time, "monotonic", lambda: now[0])
-    return now
 
 
 def test_lines(clock, caplog):

@@ -14,6 +14,7 @@ from trime_fairseq.memory import (
     interpolate,
     memory_lse,
     neighbor_lse,
+    neighbors,
     plain_token_scores,
     trime_log_prob,
 )
@@ -41,6 +42,23 @@ def test_loops():
         assert every[place].item() == pytest.approx(oracle.log_add([s for s, _ in near]))
         hits = [s for s, t in near if t == targets[i].item()]
         assert positive[place].item() == pytest.approx(oracle.log_add(hits))
+
+
+def test_nothing_is_asked_of_an_accelerator():
+    meta = (values.to("meta") for values in example())
+    for lse in neighbor_lse(*meta, (0.3, 40.0), (1, 4, 6)):
+        assert lse.device.type == "meta"
+        assert lse.shape == (2, 3, 7)
+
+
+def test_gathered_positives_are_those_that_are_not_hidden(monkeypatch):
+    """A CPU gathers the positives of many neighbours; of these few it hides the others, see test_loops."""
+    hidden = neighbor_lse(*example(), (0.3, 40.0), (1, 4, 6))
+    gathered = []
+    monkeypatch.setattr(neighbors, "gather_positives", lambda scores: gathered.append(scores) or True)
+    for one, two in zip(neighbor_lse(*example(), (0.3, 40.0), (1, 4, 6)), hidden):
+        torch.testing.assert_close(one, two)
+    assert gathered
 
 
 def test_neighbours_in_any_order():

@@ -7,14 +7,6 @@ import pytest
 from trime_fairseq.tuning import progress
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that stands until the test moves it."""
-    now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    return now
-
-
 def test_a_line_now_and_then(clock, caplog):
     caplog.set_level(logging.INFO)
     bar = progress.Progress(1000, "tokens", every=10)

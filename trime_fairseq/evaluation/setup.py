@@ -120,8 +120,7 @@ class EvaluationSetup:
         recorder = retriever = recall = None
         if config.save_knnlm_dstore:
             batches, recorder = self._record(batches, at_end)
-        # As Python integers: sizes are 16 bits wide in fairseq, and their sum would be.
-        tokens = sum(int(self.lengths[p]) for batch in batches for p in batch)
+        tokens = int(sum(self.lengths[batch].sum() for batch in batches))
         if config.searches:
             retriever, recall = self._open_external(tokens, at_end)
         scorer = self.task.build_scorer(

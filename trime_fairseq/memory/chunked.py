@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .autograd import LseInputs, recomputed_lse
 from .numerics import accumulation_dtype, in_parts, similarities
+from .reductions import gather_positives, lse_of_marked
 from .tiling import Tile
 
 # (queries, keys) of a tile. On an accelerator it is large enough to hide the launch of its kernels; on a CPU
@@ -65,24 +66,11 @@ def tile_scores(inputs: LseInputs, tile: Tile) -> tuple[Tensor, Tensor]:
     return similarity, positive
 
 
-def gather_positives(similarity: Tensor) -> bool:
-    """About one pair in a hundred is positive. On a CPU gathering those costs a third of another exponential
-    over a large tile; on an accelerator it would wait for the device."""
-    return similarity.device.type == "cpu" and similarity.numel() > 2**13
-
-
 def _positive_lse(similarity: Tensor, positive: Tensor) -> Tensor:
     """Log-sum-exp over the last dimension of the entries marked ``positive``; overwrites ``similarity``."""
     if not gather_positives(similarity):
         return similarity.masked_fill_(~positive, -math.inf).logsumexp(-1)
-    width = positive.size(-1)
-    index = positive.view(-1).nonzero().squeeze(1)
-    row, value = index.div(width, rounding_mode="floor"), similarity.view(-1)[index]
-    highest = value.new_full((positive.numel() // width,), -math.inf)
-    highest.scatter_reduce_(0, row, value, "amax")
-    finite = highest.masked_fill(highest == -math.inf, 0.0)
-    total = torch.zeros_like(highest).index_add_(0, row, (value - finite[row]).exp_())
-    return total.log_().add_(finite).view(positive.shape[:-1])
+    return lse_of_marked(similarity, positive, (1.0,))[0]
 
 
 def _add_positive_grad(

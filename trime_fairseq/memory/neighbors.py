@@ -1,12 +1,13 @@
 """External memory: what the nearest keys of each token say about its target."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from .numerics import accumulation_dtype
-from .scales import lse_of_groups, lse_of_rows
+from .reductions import gather_positives, lse_of_marked, lse_of_rows
 
 
 def neighbor_lse(
@@ -30,11 +31,16 @@ def neighbor_lse(
         nothing.
     """
     scores = scores[:, : sizes[-1]].detach().to(accumulation_dtype(scores.dtype))
+    positive = tokens[:, : sizes[-1]] == targets.unsqueeze(1)
     slices = [slice(*ends) for ends in zip((0, *sizes), sizes)]
-    all_lse = torch.stack([lse_of_rows(scores[:, part].clone(), scales) for part in slices], 1)
-    # The neighbours of a query in a slice are a group.
-    row, column = (tokens[:, : sizes[-1]] == targets.unsqueeze(1)).nonzero(as_tuple=True)
-    slice_of = torch.bucketize(column, torch.tensor(sizes, device=column.device), right=True)
-    group = slice_of * len(targets) + row
-    positive_lse = lse_of_groups(scores[row, column], group, (len(sizes), len(targets)), scales)
-    return all_lse.logcumsumexp(1), positive_lse.logcumsumexp(1)
+    gathers = gather_positives(scores)
+    every, positives = [], []
+    for part in slices:
+        values, marked = scores[:, part].contiguous(), positive[:, part].contiguous()
+        positives.append(
+            lse_of_marked(values, marked, scales)
+            if gathers
+            else lse_of_rows(values.masked_fill(~marked, -math.inf), scales)
+        )
+        every.append(lse_of_rows(values.clone(), scales))
+    return torch.stack(every, 1).logcumsumexp(1), torch.stack(positives, 1).logcumsumexp(1)

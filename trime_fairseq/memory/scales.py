@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from .autograd import LseInputs
-from .chunked import default_tile_size, gather_positives, tile_scores
+from .chunked import default_tile_size, tile_scores
 from .lse import memory_lse
 from .numerics import accumulation_dtype, without_autocast
+from .reductions import gather_positives, lse_of_marked, lse_of_rows
 from .tiling import Tile
 from .visibility import Visibility
 
@@ -66,49 +67,7 @@ def _of_tile(inputs: LseInputs, tile: Tile, scales: Sequence[float]) -> Tensor:
     """A and P of the keys of a tile, [2, scales, parts, queries]."""
     similarity, positive = tile_scores(inputs, tile)
     if gather_positives(similarity):
-        # A query is a group.
-        index = positive.view(-1).nonzero().squeeze(1)
-        group = index.div(positive.size(-1), rounding_mode="floor")
-        of_positives = lse_of_groups(similarity.view(-1)[index], group, positive.shape[:-1], scales)
+        of_positives = lse_of_marked(similarity, positive, scales)
     else:
         of_positives = lse_of_rows(similarity.masked_fill(~positive, -math.inf), scales)
     return torch.stack([lse_of_rows(similarity, scales), of_positives])
-
-
-def lse_of_rows(values: Tensor, scales: Sequence[float]) -> Tensor:
-    """Log-sum-exp over the last dimension for each scale, [scales, ...]; overwrites ``values``."""
-    highest = _finite(values.amax(-1))
-    values -= highest.unsqueeze(-1)
-    exponentials = torch.empty_like(values)
-    return torch.stack(
-        [
-            torch.mul(values, scale, out=exponentials).exp_().sum(-1).log_().add_(highest, alpha=scale)
-            for scale in scales
-        ]
-    )
-
-
-def lse_of_groups(values: Tensor, group: Tensor, shape: tuple[int, ...], scales: Sequence[float]) -> Tensor:
-    """Log-sum-exp of the values [n] of each group, for each scale.
-
-    Args:
-        values: floating point [n]; overwritten.
-        group: of each value, int64 [n], an index into a flattened tensor of shape ``shape``.
-        shape: how the groups are laid out.
-        scales: factors of the values.
-
-    Returns:
-        [scales, *shape]; -inf for a group without values.
-    """
-    count = math.prod(shape)
-    highest = values.new_full((count,), -math.inf).scatter_reduce_(0, group, values, "amax")
-    values -= _finite(highest)[group]
-    sums = values.new_zeros(len(scales), count)
-    for total, scale in zip(sums, scales):
-        total.index_add_(0, group, (values * scale).exp_()).log_().add_(highest, alpha=scale)
-    return sums.view(len(scales), *shape)
-
-
-def _finite(highest: Tensor) -> Tensor:
-    """0 where there is nothing, in place: -inf - -inf would be NaN."""
-    return highest.masked_fill_(highest == -math.inf, 0.0)

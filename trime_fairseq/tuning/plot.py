@@ -5,6 +5,7 @@ import math
 import os
 from typing import Any
 
+from ..files import whole_file
 from ..flags import flag
 from .search import Tuned
 
@@ -42,10 +43,9 @@ def draw(tuned: Tuned, path: str) -> bool:
     panels[0][0].set_ylabel("perplexity, all other settings at their best")
     panels[0][0].set_ylim(*_limits(tuned))
     figure.suptitle(f"best perplexity {tuned.best.ppl:.2f}, without memory {tuned.without_memory.ppl:.2f}")
-    # A name of its own first: the file is there as a whole or not at all.
-    figure.savefig(f"{path}.tmp", format="png", dpi=150)
+    with whole_file(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=150)
     pyplot.close(figure)
-    os.replace(f"{path}.tmp", path)
     return True
 
 

@@ -54,16 +54,7 @@ def draw_shares(plot: Any, rows: Sequence[Row]) -> bool:
             left += share
         plot.text(left + 0.005, y, f"{left:.0%}", ha="left", va="center", fontsize=8, color="#404040")
     handles = [_patch(_PART_COLORS[part][0]) for part in used]
-    plot.legend(
-        handles,
-        [_PART_NAMES[part] for part in used],
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=2,
-        frameon=False,
-        fontsize=8.5,
-        handlelength=1,
-    )
+    _legend_above(plot, handles, [_PART_NAMES[part] for part in used], ncols=2, handlelength=1)
     plot.set_xlim(0, None)
     plot.margins(x=0.12)
     plot.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
@@ -102,15 +93,7 @@ def draw_occurrence(plot: Any, rows: Sequence[Row], tokens: int) -> bool:
         )
     handles = [_marker("o", "#404040"), _marker("o", "white"), _marker("|", "#404040")]
     names = ["target in the memory (share of the tokens)", "target not in it", "all tokens"]
-    plot.legend(
-        *(handles, names),
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=3,
-        frameon=False,
-        fontsize=8.5,
-        handletextpad=0.3,
-    )
+    _legend_above(plot, handles, names, ncols=3, handletextpad=0.3)
     plot.margins(x=0.1)
     plot.set_xlabel("gain over the same model without memory, nats per token")
     plot.grid(axis="x", alpha=0.25)
@@ -126,6 +109,11 @@ def occurrence(row: Row, tokens: int) -> tuple[float, float, float]:
     inside = sum(measured.gain_inside for measured in row.of_checkpoints) / max(inside_tokens, 1)
     outside = sum(measured.gain_outside for measured in row.of_checkpoints) / max(outside_tokens, 1)
     return inside, outside, inside_tokens / (count * tokens)
+
+
+def _legend_above(plot: Any, handles: Sequence[Any], names: Sequence[str], **settings: Any) -> None:
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1)}
+    plot.legend(handles, names, frameon=False, fontsize=8.5, **place, **settings)
 
 
 def _name_rows(plot: Any, rows: Sequence[Row]) -> None:
