@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
+from trime_fairseq.yaml_file import read_yaml
 
 SUBSETS = ("train", "valid", "test")
 _KEYS = ("threshold", "training", "save_every", "models", "index", "k", "evaluation", "comparisons")
@@ -116,7 +116,7 @@ def read_experiment(
     Raises:
         ValueError: naming file, key and fix.
     """
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = read_yaml(path.read_text(encoding="utf-8"), str(path))
     _check_keys(content, path, needed={"training", "models", "comparisons"}, known=_KEYS)
     models = {name: _model(name, flags) for name, flags in content["models"].items()}
     found = {name: _table(path, name, entry, models) for name, entry in content["comparisons"].items()}

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from experiment import read_experiment
-from workshop import Workshop
+from reproduction import Reproduction
 
 
 def main() -> None:
@@ -41,8 +41,8 @@ def main() -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"reproduce: {error}")
     jobs = 1 if given.dry_run else max(given.jobs, 1)
-    workshop = Workshop(experiment, given.out, given.text, jobs, given.gpus, given.dry_run)
-    workshop.run()
+    reproduction = Reproduction(experiment, given.out, given.text, jobs, given.gpus, given.dry_run)
+    reproduction.run()
     print(f"\nAll in {given.out}; {(time.time() - started) / 60:.0f} min")
 
 

@@ -87,6 +87,12 @@ def test_refuses(tmp_path, change, message):
     assert "Traceback" not in log
 
 
+def test_refuses_a_model_that_stands_twice(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text(DEMO.read_text().replace("  TrimeLM: --crit", "  plain LM: --crit"))
+    assert "plain LM: there 2 times" in reproduce(path, tmp_path / "out", fails=True)
+
+
 def test_names_a_text_that_is_not_there(tmp_path):
     assert "neither" in reproduce(DEMO, tmp_path / "out", text=f"{tmp_path}/none.", fails=True)
 

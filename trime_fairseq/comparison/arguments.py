@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .. import __version__
+from ..yaml_file import read_yaml
 from .request import DEFAULT_OUTPUT, Comparison, read_comparison
-from .yaml_file import read_yaml
 
 PROGRAM = "trime-compare"
 USAGE = """trime-compare COMPARISON.yaml [--output DIR] [flags of fairseq-eval-lm]

@@ -52,8 +52,7 @@ class TrimeExtLoss(SharedMemoryCriterion):
         if missing:
             logger.warning(
                 f"TRIME: trime_ext_loss without {' and without '.join(missing)}: the model may learn to copy "
-                "from its batch and little else. Without both, a small one of ours had a perplexity of 987 "
-                "when it was evaluated without memory"
+                "from its batch and little else, and then it is useless without such a memory"
             )
 
     def group_size(self, order: TrainingOrder) -> int:

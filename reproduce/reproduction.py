@@ -21,7 +21,7 @@ Job = tuple[str, Callable[[int], None]]
 
 
 @dataclass
-class Workshop:
+class Reproduction:
     """Runs the steps of an experiment.
 
     Args:
