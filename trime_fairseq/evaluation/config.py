@@ -212,6 +212,11 @@ class EvaluationConfig(LanguageModelingConfig, MemoryConfig, DatastoreConfig):  
     fp16: bool = II("common.fp16")
     cpu: bool = II("common.cpu")
 
+    @property
+    def needs_keys(self) -> bool:
+        """Whether the model's keys are used: by memories, a search or a datastore."""
+        return self.joint_memory or self.searches or self.save_knnlm_dstore
+
     def check(self) -> None:
         """Raises ValueError if flags contradict each other; makes the folder of the datastore to write."""
         _check_writing(self)

@@ -14,7 +14,8 @@ from ..data.provenance import text_files_hash
 from ..data.text_order import consecutive_batches, contiguous_shard, keep_short_enough
 from ..datastore import BackgroundSink, Manifest, RecallSample, Retriever, RowSink
 from ..distributed import is_distributed, rank, world_size
-from ..files import file_hash, modification_time, text_hash
+from ..files import file_hash, modification_time
+from ..models.checkpoints import dictionary_state
 from .config import EvaluationConfig, MemoryConfig, part_of
 from .datastore_config import flags_named
 from .external import KeySource, open_external
@@ -212,7 +213,7 @@ class EvaluationSetup:
         )
 
     def _dictionary_hash(self) -> str:
-        return text_hash("\n".join(self.dictionary.symbols))
+        return str(dictionary_state(self.dictionary.symbols)["hash"])
 
     def _describe(self) -> dict[str, Any]:
         config = self.config

@@ -3,12 +3,16 @@
 import argparse
 import collections
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from fairseq.distributed.utils import _TensorPlaceholder
 from omegaconf import AnyNode, DictConfig, ListConfig
 from omegaconf.base import ContainerMetadata, Metadata
+
+from ..files import text_hash
+from .literals import literal
 
 logger = logging.getLogger(__name__)
 
@@ -26,14 +30,67 @@ if hasattr(torch.serialization, "add_safe_globals"):
 
 
 def check_cutoffs(num_types: int, *cutoffs: str | None) -> None:
-    """Raises ValueError if a comma-separated list of cutoffs exceeds a dictionary of ``num_types``."""
+    """Raises ValueError if cutoffs, ``20000,60000``, are no numbers or exceed a dictionary of ``num_types``."""
     for cutoff in cutoffs:
-        if cutoff and max(int(band) for band in str(cutoff).strip("[]").split(",")) > num_types:
+        if not cutoff:
+            continue
+        bands = _integers(str(cutoff))
+        if not bands or min(bands) < 1 or sorted(set(bands)) != bands:
+            raise ValueError(
+                f"the adaptive cutoffs {cutoff} are no increasing list of numbers, such as 20000,60000: see "
+                "--adaptive-softmax-cutoff and --adaptive-input-cutoff"
+            )
+        if bands[-1] > num_types:
             raise ValueError(
                 f"the adaptive cutoffs {cutoff} exceed the dictionary of DATA ({num_types:,} types): "
                 "wrong DATA for this checkpoint, or --adaptive-softmax-cutoff and "
                 "--adaptive-input-cutoff do not suit it"
             )
+
+
+def _integers(text: str) -> list[int] | None:
+    try:
+        value = literal(text)
+    except ValueError:
+        return None
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return values if all(type(number) is int for number in values) else None
+
+
+def dictionary_state(symbols: Sequence[str]) -> dict[str, Any]:
+    """What checkpoints say of the dictionary of their training.
+
+    Args:
+        symbols: of the dictionary, in its order.
+    """
+    return {"types": len(symbols), "hash": text_hash("\n".join(symbols))}
+
+
+def check_dictionary(trained: Any, symbols: Sequence[str]) -> None:
+    """Compares the dictionary of a training, as :func:`dictionary_state` gave it, with that of DATA.
+
+    Raises:
+        ValueError: if they differ.
+    """
+    if not isinstance(trained, Mapping):
+        raise ValueError("the checkpoint is damaged: what it says of its dictionary cannot be read")
+    here = dictionary_state(symbols)
+    if trained.get("types") != here["types"]:
+        raise ValueError(_other_size(trained.get("types"), here["types"]))
+    if trained.get("hash") != here["hash"]:
+        raise ValueError(
+            f"the checkpoint was trained with another dictionary of {here['types']:,} types than DATA/dict.txt "
+            "(other words, or the same in another order): preprocess DATA with the checkpoint's dictionary "
+            "(--srcdict)"
+        )
+
+
+def _other_size(trained: Any, here: int) -> str:
+    number = f"{trained:,}" if isinstance(trained, int) else "unknown"
+    return (
+        f"the checkpoint was trained with a dictionary of {number} types, DATA/dict.txt has "
+        f"{here:,}: preprocess DATA with the checkpoint's dictionary (--srcdict)"
+    )
 
 
 def embedded_types(state: dict[str, torch.Tensor]) -> int | None:
@@ -54,10 +111,7 @@ def refuse_other_dictionary(model: torch.nn.Module, num_types: int) -> None:
     def check(state: dict[str, torch.Tensor], *unused: Any) -> None:
         found = embedded_types(state)
         if found is not None and found != num_types:
-            message = (
-                f"the checkpoint was trained with a dictionary of {found:,} types, DATA/dict.txt has "
-                f"{num_types:,}: preprocess DATA with the checkpoint's dictionary (--srcdict)"
-            )
+            message = _other_size(found, num_types)
             # The trainer turns whatever is raised into "ensure that the architectures match".
             logger.error(message)
             raise ValueError(message)

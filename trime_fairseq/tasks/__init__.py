@@ -2,8 +2,11 @@
 
 from .. import criterions, models
 from ..evaluation.quiet import ignore_warnings
+from ..models.guard import guard_checkpoints
 from . import trime_language_modeling
+from .config import passing_flags
 
 ignore_warnings()
+guard_checkpoints(passing_flags())
 
 __all__ = ["criterions", "models", "trime_language_modeling"]

@@ -1,11 +1,25 @@
 """The flags of ``--task trime_language_modeling``: evaluation, and the order of training batches."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from ..data.order import OrderConfig
-from ..evaluation.config import EvaluationConfig
+from ..evaluation.config import EvaluationConfig, MemoryConfig
+from ..evaluation.datastore_config import DatastoreConfig
+from ..models.config import KeyConfig
 
 
 @dataclass
 class TrimeLanguageModelingConfig(EvaluationConfig, OrderConfig):
     pass
+
+
+def passing_flags() -> dict[str, Any]:
+    """Defaults of the flags that say what a single command does: of memories, datastore and files to write.
+    Published checkpoints hold values of some, which no training has used."""
+    flags = {"eval_file": None, "output_segments_to_file": None}
+    for config in (MemoryConfig, DatastoreConfig):
+        flags.update({field.name: field.default for field in fields(config)})
+    for field in fields(KeyConfig):
+        del flags[field.name]
+    return flags

@@ -4,6 +4,8 @@ import logging
 import math
 import os
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,14 +33,21 @@ from ..evaluation.scorer import MemoryScorer, ScorerParts
 from ..evaluation.setup import EvaluationSetup
 from ..files import check_writable
 from ..flags import flag
-from ..models.checkpoints import check_cutoffs, refuse_other_dictionary
+from ..models.checkpoints import (
+    check_cutoffs,
+    check_dictionary,
+    dictionary_state,
+    refuse_other_dictionary,
+)
+from ..models.guard import compare_with
 from ..models.representation import key_dimension
 from .config import TrimeLanguageModelingConfig
 
 logger = logging.getLogger(__name__)
 
-# The name of the temperature in the task's state.
+# Names in the task's state.
 _TEMPERATURE = "trime_softmax_temp"
+_DICTIONARY = "trime_dictionary"
 
 
 @register_task("trime_language_modeling", dataclass=TrimeLanguageModelingConfig)
@@ -55,7 +64,8 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         super().__init__(args, dictionary, output_dictionary, targets)
         self.config = part_of(args, EvaluationConfig)
         self.order = TrainingOrder.from_config(args)
-        self.key_dimension = 0  # of the model that is built
+        self.key_dimension = 0  # of the model that is built, where it has keys
+        self._no_keys = ""  # why it has none
         # Of the memories in the training of the checkpoint; None where it does not say.
         self.trained_softmax_temp: float | None = None
         self.epoch = 1
@@ -64,6 +74,9 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         self._summary = TrainingSummary()
         self._devices_per_memory: int | None = None
         self._host_targets: dict[Any, HostTargets] = {}
+        # Of fairseq-validate, whose settings are those of a training that has ended.
+        self._validates_only = False
+        compare_with(self)
 
     @classmethod
     def setup_task(cls, args: Any, **kwargs: Any) -> "TrimeLanguageModelingTask":
@@ -88,6 +101,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
                 f"DATA {folder} holds no dict.txt: make it with fairseq-preprocess --destdir {folder}"
             )
         task: TrimeLanguageModelingTask = super().setup_task(args, **kwargs)
+        task._validates_only = bool(kwargs.get("from_checkpoint"))
         if args.output_segments_to_file:
             task._export_segments(args.output_segments_to_file)
             sys.exit(0)
@@ -119,14 +133,26 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         )
         model = super().build_model(args, from_checkpoint)
         refuse_other_dictionary(model, num_types)
-        self.key_dimension = key_dimension(model.decoder, str(self.args.knn_keytype))
+        try:
+            self.key_dimension, self._no_keys = key_dimension(model.decoder, str(self.args.knn_keytype)), ""
+        except ValueError as error:
+            name = getattr(args, "arch", None) or getattr(args, "_name", None) or type(model).__name__
+            whose = f"--path {self.config.path} ({name})" if from_checkpoint else f"--arch {name}"
+            self._no_keys = f"{whose}: {error}"
         return model
+
+    def _check_keys(self) -> None:
+        """Raises ValueError if the model has no representation to take keys from."""
+        if self._no_keys:
+            raise ValueError(self._no_keys)
 
     def build_criterion(self, *args: Any, **kwargs: Any) -> Any:
         self._refuse_memories("in training the --criterion says which memory a token sees")
-        self.order.check(self.args.data, self.args.train_subset)
+        order = replace(self.order, predefined_batches=None) if self._validates_only else self.order
+        order.check(self.args.data, self.args.train_subset)
         criterion = super().build_criterion(*args, **kwargs)
         if isinstance(criterion, TrimeCriterion):
+            self._check_keys()
             self._criterion = criterion
             self._devices_per_memory = criterion.devices_per_memory
             self._summary = TrainingSummary(criterion.sees_later_tokens)
@@ -165,14 +191,17 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         self._summary.add_validation(meters)
 
     def state_dict(self) -> dict[str, Any]:
-        """What fairseq writes into checkpoints for the task: the temperature of training, unless it is 1."""
-        state = dict(super().state_dict())
+        """What fairseq writes into checkpoints for the task: what dictionary it has, and the temperature of
+        training, unless it is 1."""
+        state = {**super().state_dict(), _DICTIONARY: dictionary_state(self.dictionary.symbols)}
         if self._criterion is not None and not self._criterion.temperature.is_published:
             state[_TEMPERATURE] = self._criterion.temperature.value
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.check_state(state_dict)
         state = dict(state_dict)
+        state.pop(_DICTIONARY, None)
         temperature = state.pop(_TEMPERATURE, None)
         if temperature is not None and not is_temperature(temperature):
             raise ValueError(
@@ -181,6 +210,12 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
             )
         self.trained_softmax_temp = temperature
         super().load_state_dict(state)
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Raises ValueError if a checkpoint with this state of its task was trained with another dictionary.
+        Published ones, and those of earlier versions, do not say."""
+        if _DICTIONARY in state:
+            check_dictionary(state[_DICTIONARY], self.dictionary.symbols)
 
     def train_step(
         self,
@@ -239,7 +274,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         skip_remainder_batch: bool = False,
         **unused: Any,
     ) -> iterators.EpochBatchIterator:
-        trains = dataset is self.datasets.get(self.args.train_subset)
+        trains = not self._validates_only and dataset is self.datasets.get(self.args.train_subset)
         order = self.order.segments(dataset, seed) if trains else np.arange(len(dataset))
         if max_positions is not None:
             order = self.filter_indices_by_size(order, dataset, max_positions, ignore_invalid_inputs)
@@ -289,6 +324,8 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         Shards are contiguous. With ``batch_size``, ``max_tokens`` bounds the evaluated tokens of a
         batch, as in stock; without it, it bounds the model input, context included.
         """
+        if self.config.needs_keys:
+            self._check_keys()
         setup = EvaluationSetup(
             self,
             # Not as it was at the beginning: fairseq takes the context window off --tokens-per-sample later.

@@ -1,0 +1,141 @@
+"""What fairseq does before and after it reads a checkpoint, once this plug-in is registered.
+
+All its commands read checkpoints through two functions of ``fairseq.checkpoint_utils``. They are replaced by
+these, which call them: a file is read as data and checked first, and errors name the flag and the file. What
+fairseq makes of a sound checkpoint stays as it is.
+"""
+
+import argparse
+import functools
+import logging
+import os
+import sys
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from fairseq import checkpoint_utils
+from fairseq.file_io import PathManager
+from omegaconf import DictConfig, open_dict
+
+from .published import readable
+from .reading import read_checkpoint
+from .settings import check_settings
+
+logger = logging.getLogger(__name__)
+
+_FLAGS = ("--path", "--restore-file", "--finetune-from-model", "--continue-once", "--lm-path")
+_FORCED = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+
+
+
+class Task(Protocol):
+    """What compares checkpoints with its data."""
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Raises ValueError for the state of a task that does not fit."""
+
+
+# The task of this process, while there is one.
+_task: Callable[[], Task | None] = lambda: None
+
+
+def compare_with(task: Task) -> None:
+    """Has checkpoints compared with this task as soon as they are read. (Resuming, fairseq itself does not
+    give a task its state back.)"""
+    global _task
+    _task = weakref.ref(task)
+
+
+def guard_checkpoints(passing: Mapping[str, Any]) -> None:
+    """Has fairseq read checkpoints through :func:`read_checkpoint` from now on.
+
+    Args:
+        passing: default values of flags that mean nothing in a checkpoint, since no training uses them.
+    """
+    stock, stock_models = (
+        getattr(function, "__wrapped__", function)
+        for function in (checkpoint_utils.load_checkpoint_to_cpu, checkpoint_utils.load_model_ensemble_and_task)
+    )
+    checkpoint_utils.load_checkpoint_to_cpu = _reader(stock, passing)
+    checkpoint_utils.load_model_ensemble_and_task = _builder(stock_models)
+
+
+def _reader(stock: Callable[..., Any], passing: Mapping[str, Any]) -> Callable[..., Any]:
+    @functools.wraps(stock)
+    def load_checkpoint_to_cpu(
+        path: str, arg_overrides: dict[str, Any] | None = None, load_on_all_ranks: bool = False
+    ) -> Any:
+        if os.environ.get(_FORCED, "0") not in ("", "0"):
+            logger.warning(f"TRIME: {_FORCED} does not count for checkpoints: they are read as data")
+        named, given = f"{_flag(path)} {path}", arg_overrides or {}
+        try:
+            found = read_checkpoint(PathManager.get_local_path(path))
+            task = _task()
+            if task is not None:
+                task.check_state(found.get("task_state") or {})
+        except ValueError as error:
+            raise ValueError(f"{named} {error}") from error
+        overrides = arg_overrides
+        if found.get("args") is not None:
+            saved = vars(found["args"])
+            unused = {name: value for name, value in passing.items() if name in saved}
+            used = {**saved, **unused, **given}
+            overrides = {**unused, **readable(argparse.Namespace(**used)), **given}
+        del found
+        try:
+            state = stock(path, overrides, load_on_all_ranks)
+            check_settings(state["cfg"], given)
+        except Exception as error:  # of Hydra, OmegaConf, or any at all
+            problem = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise ValueError(f"{named} has settings that fairseq cannot read ({problem})") from error
+        _forget(state["cfg"], {name: value for name, value in passing.items() if name not in given})
+        return state
+
+    return load_checkpoint_to_cpu
+
+
+def _builder(stock: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(stock)
+    def load_model_ensemble_and_task(filenames: Sequence[str], *args: Any, **options: Any) -> Any:
+        try:
+            return stock(filenames, *args, **options)
+        except (OSError, ImportError):
+            raise
+        except Exception as error:  # models raise about everything
+            message = str(error)
+            if isinstance(error, ValueError) and message.startswith("--"):
+                raise
+            named = " ".join([_flag(filenames[0]), *filenames])
+            if isinstance(error, ValueError):
+                raise ValueError(f"{named}: {message}") from error
+            raise ValueError(f"{named}: {_why_not_built(error)}") from error
+
+    return load_model_ensemble_and_task
+
+
+def _why_not_built(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if "loading state_dict" in str(error) and len(lines) > 1:
+        return f"its weights are not those of the model that its settings describe ({lines[1][:200]})"
+    first = lines[0][:200] if lines else ""
+    return f"the model of its settings cannot be built ({type(error).__name__}: {first})"
+
+
+def _forget(config: Any, values: Mapping[str, Any]) -> None:
+    """Sets what the settings of the task say about those names."""
+    task = config.get("task") if isinstance(config, DictConfig) else None
+    if isinstance(task, DictConfig):
+        with open_dict(task):
+            for name in values.keys() & task.keys():
+                task[name] = values[name]
+
+
+def _flag(path: str) -> str:
+    """The flag of the command that names a checkpoint."""
+    words = sys.argv
+    for word, value in zip(words, [*words[1:], ""]):
+        name, equals, same = word.partition("=")
+        if name in _FLAGS and path in (same if equals else value).split(os.pathsep):
+            return name
+    return "--restore-file" if "train" in os.path.basename(words[0]) else "--path"

@@ -1,0 +1,143 @@
+"""Reads a checkpoint as data: nothing that it brings is run, whatever release of PyTorch reads it."""
+
+import argparse
+import collections
+import os
+import pickle
+import re
+import types
+import zipfile
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from .settings import check_settings, check_sizes
+
+# As files of PyTorch begin: an archive, or a pickle (before PyTorch 1.6).
+_ARCHIVE, _PICKLE = b"PK\x03\x04", b"\x80"
+_REFUSED = re.compile(r"GLOBAL (\S+)")
+
+
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """What a checkpoint of fairseq holds, on the CPU.
+
+    Raises:
+        ValueError: for a file that is damaged or no checkpoint of fairseq, one that holds more than data,
+            settings that fairseq would run (:func:`trime_fairseq.models.settings.check_settings`), and
+            weights that are no numbers. The message goes on from the name of the file: "is empty".
+        OSError: for a file that cannot be read.
+    """
+    state = _loaded(path)
+    if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
+        raise ValueError("is no checkpoint of fairseq: it holds no 'model'")
+    settings = [state[name] for name in ("args", "cfg") if state.get(name) is not None]
+    if not settings:
+        raise ValueError("is no checkpoint of fairseq: it holds neither 'args' nor 'cfg', its settings")
+    weights = state["model"]
+    if not all(isinstance(weight, Tensor) for weight in weights.values()):
+        raise ValueError("is damaged: its 'model' holds something else than weights")
+    elements = sum(weight.numel() for weight in weights.values())
+    for part in settings:
+        check_settings(part)
+        check_sizes(part, len(weights), elements)
+    for name, weight in weights.items():
+        if not _is_finite(weight):
+            raise ValueError(
+                f"holds NaN or infinite weights ({name}): it is damaged, or its training diverged; take an "
+                "earlier one"
+            )
+    return state
+
+
+def _is_finite(weight: Tensor) -> bool:
+    if not weight.numel() or not weight.is_floating_point():
+        return True
+    try:
+        return all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(weight.detach()))
+    except RuntimeError:  # of a type that cannot be compared
+        return bool(torch.isfinite(weight.detach().float()).all())
+
+
+def _loaded(path: str) -> Any:
+    with open(path, "rb") as file:
+        begin = file.read(4)
+        if not begin:
+            raise ValueError("is empty: copy or download it again")
+        if begin != _ARCHIVE and begin[:1] != _PICKLE:
+            raise ValueError("is no checkpoint: it is no file of PyTorch")
+        file.seek(0)
+        try:
+            return _load(path, file)
+        except Exception as error:  # PyTorch and pickle raise about everything
+            raise ValueError(_what_is_wrong(error)) from error
+
+
+def _what_is_wrong(error: Exception) -> str:
+    refused = _REFUSED.search(str(error))
+    if isinstance(error, pickle.UnpicklingError) and refused:
+        return f"holds more than data ({refused[1]}): nothing of it is run, and it is not read"
+    return f"is damaged, cut off or no checkpoint of fairseq ({_first_line(error)}): copy or download it again"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:120]}"
+
+
+def _load(path: str, file: IO[bytes]) -> Any:
+    if not hasattr(torch.serialization, "add_safe_globals"):
+        return load_with_few_classes(file)
+    mapped = _is_mappable(file)
+    file.seek(0)
+    # Not into memory: fairseq does that, right after this.
+    return torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
+
+
+def _is_mappable(file: IO[bytes]) -> bool:
+    """Whether weights are in the file as they are in memory."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False
+
+
+_CLASSES = {
+    ("argparse", "Namespace"): argparse.Namespace,
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("builtins", "set"): set,
+    ("torch", "Size"): torch.Size,
+    ("torch", "Tensor"): torch.Tensor,
+    ("torch._utils", "_rebuild_tensor"): torch._utils._rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+}
+_STORAGES = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _CLASSES:
+            return _CLASSES[module, name]
+        if module == "torch" and name.removesuffix("Storage") in _STORAGES:
+            return getattr(torch, name)
+        raise pickle.UnpicklingError(f"GLOBAL {module}.{name} is refused")
+
+
+def load_with_few_classes(file: IO[bytes]) -> Any:
+    """``torch.load`` with ``weights_only``, for releases whose own does not know settings (before 2.5).
+
+    Raises:
+        pickle.UnpicklingError: for any other class than those of weights and settings.
+    """
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if any(os.path.basename(name) == "constants.pkl" for name in archive.namelist()):
+                raise pickle.UnpicklingError("GLOBAL torch.jit is refused")
+    file.seek(0)
+    few = types.ModuleType("few")
+    few.Unpickler = _Unpickler  # type: ignore[attr-defined]
+    few.load = lambda source, **options: _Unpickler(source, **options).load()  # type: ignore[attr-defined]
+    more = {"weights_only": False} if hasattr(torch.serialization, "add_safe_globals") else {}
+    return torch.load(file, map_location="cpu", pickle_module=few, **more)

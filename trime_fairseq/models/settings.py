@@ -1,0 +1,149 @@
+"""The settings that a checkpoint brings: plain data, of which nothing may be run.
+
+fairseq calls ``eval`` on some of their strings. So each of those must be a literal of the type that fairseq
+expects, and no other string may be code.
+"""
+
+import argparse
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from .literals import LITERAL_LENGTH, is_code, literal
+
+_SCALARS = (str, int, float, complex, bool, type(None))
+_DEEPEST = 40
+# Where fairseq never evaluates, and people write what they like: "wiki (1)" is a folder.
+_FREE_TEXT = re.compile(
+    r"(^|_)(data|paths?|dirs?|logdir|files?|filename|indexfile|project|entity|repo|input|json|codes|mmap|"
+    r"batches|prefix|subset|name|model)$"
+)
+
+
+def _each(value: Any, fits: Callable[[Any], bool]) -> bool:
+    """Whether a value, or each value of a list of them, fits."""
+    return all(map(fits, value)) if isinstance(value, (list, tuple)) else fits(value)
+
+
+def _is_integer(value: Any) -> bool:
+    return type(value) is int
+
+
+def _is_switch(value: Any) -> bool:
+    return isinstance(value, int)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))
+
+
+_INTEGERS = ("integers", lambda value: _each(value, _is_integer))
+_LAYERS = ("tuples of integers", lambda value: _each(value, lambda layer: _each(layer, _is_integer)))
+_SWITCHES = ("truth values", lambda value: _each(value, _is_switch))
+_NUMBERS = ("numbers", lambda value: _each(value, _is_number))
+_MAPPING = ("a mapping", lambda value: isinstance(value, dict))
+_LITERAL = ("a literal", lambda value: True)
+
+# What fairseq evaluates, of which type: models, criterions, optimisers and schedules.
+_EVALUATED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(("adaptive_softmax_cutoff", "adaptive_input_cutoff"), _INTEGERS),
+    **dict.fromkeys(("pipeline_balance", "pipeline_devices"), _INTEGERS),
+    **dict.fromkeys(("pipeline_encoder_balance", "pipeline_encoder_devices"), _INTEGERS),
+    **dict.fromkeys(("pipeline_decoder_balance", "pipeline_decoder_devices"), _INTEGERS),
+    **dict.fromkeys(("encoder_kernel_size_list", "decoder_kernel_size_list"), _INTEGERS),
+    **dict.fromkeys(("character_filters", "encoder_layers", "decoder_layers"), _LAYERS),
+    **dict.fromkeys(("conv_feature_layers", "conv_aggregator_layers", "feature_encoder_spec"), _LAYERS),
+    **dict.fromkeys(("override_encoder_layers", "conv_layers", "input_layers"), _LAYERS),
+    **dict.fromkeys(("encoder_attention", "decoder_attention", "self_attention"), _SWITCHES),
+    **dict.fromkeys(("gated_attention", "project_input", "downsample", "pretrained"), _SWITCHES),
+    **dict.fromkeys(("adam_betas", "adamax_betas", "adafactor_eps", "lamb_betas"), _NUMBERS),
+    **dict.fromkeys(("lr", "latent_temp", "update_freq"), _NUMBERS),
+    **dict.fromkeys(("xformers_att_config", "model_overrides", "optimizer_overrides"), _MAPPING),
+    **dict.fromkeys(("conv_enc_config", "conv_dec_config", "vggblock_enc_config"), _LITERAL),
+    **dict.fromkeys(("transformer_enc_config", "transformer_dec_config"), _LITERAL),
+    **dict.fromkeys(("transformer_context", "transformer_sampling", "wer_args", "manual_lr"), _LITERAL),
+}
+
+
+def check_settings(settings: Any, given: Iterable[str] = ()) -> None:
+    """Refuses settings that are more than plain data.
+
+    Args:
+        settings: ``args`` or ``cfg`` of a checkpoint: a Namespace, a dict or one of OmegaConf's containers.
+        given: names of settings that the user has given, and answers for.
+
+    Raises:
+        ValueError: that names the setting, for a string that fairseq would evaluate and that is no literal
+            of the expected type, other code, an interpolation of OmegaConf's, and for what is no plain data.
+    """
+    skipped = set(given)
+    for name, value in _values(settings, "", 0):
+        if name not in skipped:
+            _check(name, value)
+
+
+def check_sizes(settings: Any, tensors: int, elements: int) -> None:
+    """Refuses a model far larger than the weights beside its settings.
+
+    Args:
+        tensors, elements: number of the weights, and of their values.
+
+    Raises:
+        ValueError: that names the setting.
+    """
+    for name, value in _values(settings, "", 0):
+        largest = None
+        if name.endswith("_dim"):
+            largest = max(elements, 2**16)
+        elif name.endswith("_layers"):
+            largest = max(tensors, 2**10)
+        elif name == "max_target_positions":
+            largest = max(elements, 2**20)
+        if largest is not None and isinstance(value, (int, float)) and not value <= largest:
+            raise ValueError(f"its setting {name} is {value:,}, which does not fit its {elements:,} weights")
+
+
+def _values(settings: Any, name: str, depth: int) -> Iterator[tuple[str, Any]]:
+    """Every value that is none of a container's, with the name of the setting that it belongs to."""
+    if depth > _DEEPEST:
+        raise ValueError(f"its setting {name} is nested too deeply")
+    if OmegaConf.is_config(settings):
+        settings = OmegaConf.to_container(settings, resolve=False)
+    if isinstance(settings, argparse.Namespace):
+        settings = vars(settings)
+    if isinstance(settings, Mapping):
+        for key, value in settings.items():
+            if not isinstance(key, (str, int)):
+                raise ValueError(f"its setting {name} has {type(key).__name__} as a name")
+            yield from _values(value, str(key), depth + 1)
+    elif isinstance(settings, (list, tuple, set, frozenset)):
+        for value in settings:
+            yield from _values(value, name, depth + 1)
+    else:
+        yield name, settings
+
+
+def _check(name: str, value: Any) -> None:
+    if type(value) not in _SCALARS:
+        raise ValueError(f"its setting {name} is {type(value).__name__}, no plain data")
+    if not isinstance(value, str):
+        return
+    shown = value if len(value) <= 60 else value[:57] + "..."
+    if "${" in value:
+        raise ValueError(f"its setting {name} is {shown!r}: settings of a checkpoint must not refer to others")
+    if name in _EVALUATED:
+        expected, fits = _EVALUATED[name]
+        if value and not _is_literal(value, fits):
+            raise ValueError(f"its setting {name} is {shown!r}, where fairseq expects {expected}")
+    elif not _FREE_TEXT.search(name) and (len(value) > LITERAL_LENGTH or is_code(value)):
+        raise ValueError(f"its setting {name} is {shown!r}, which looks like code: nothing of it is run")
+
+
+def _is_literal(text: str, fits: Callable[[Any], bool]) -> bool:
+    try:
+        value = literal(text)
+    except ValueError:
+        return False
+    return value is None or fits(value)
