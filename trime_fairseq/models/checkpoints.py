@@ -29,6 +29,19 @@ if hasattr(torch.serialization, "add_safe_globals"):
     torch.serialization.add_safe_globals(_PLAIN_DATA)
 
 
+def architecture(args: Any) -> str:
+    """The name of the architecture that the settings of a model ask for."""
+    return str(getattr(args, "arch", None) or getattr(args, "_name", None) or "unknown")
+
+
+def cutoffs_in_use(args: Any) -> tuple[str | None, str | None]:
+    """The cutoffs of adaptive input and softmax; None where the model has none."""
+    if architecture(args).startswith(("lstm_lm", "fconv_lm")) and args.criterion != "adaptive_loss":
+        # They come with cutoffs, but use them with that criterion only.
+        return None, None
+    return getattr(args, "adaptive_input_cutoff", None), getattr(args, "adaptive_softmax_cutoff", None)
+
+
 def check_cutoffs(num_types: int, *cutoffs: str | None) -> None:
     """Raises ValueError if cutoffs, ``20000,60000``, are no numbers or exceed a dictionary of ``num_types``."""
     for cutoff in cutoffs:

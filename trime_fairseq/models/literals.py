@@ -1,6 +1,7 @@
 """Python's literals as fairseq writes them, with sums and multiples of lists: ``[(850, 6)] * 3 + [(850, 1)]``."""
 
 import ast
+import warnings
 from typing import Any
 
 # Characters of a literal, and elements of its lists.
@@ -36,8 +37,10 @@ def is_code(text: str) -> bool:
 
 def _parsed(text: str) -> ast.Expression | None:
     try:
-        # As eval does it.
-        return ast.parse(text.lstrip(" \t"), mode="eval")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # As eval does it.
+            return ast.parse(text.lstrip(" \t"), mode="eval")
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return None
 

@@ -10,6 +10,7 @@ import zipfile
 from typing import IO, Any
 
 import torch
+from omegaconf import DictConfig
 from torch import Tensor
 
 from .settings import check_settings, check_sizes
@@ -31,9 +32,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     state = _loaded(path)
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise ValueError("is no checkpoint of fairseq: it holds no 'model'")
-    settings = [state[name] for name in ("args", "cfg") if state.get(name) is not None]
-    if not settings:
-        raise ValueError("is no checkpoint of fairseq: it holds neither 'args' nor 'cfg', its settings")
+    settings = _settings(state)
     weights = state["model"]
     if not all(isinstance(weight, Tensor) for weight in weights.values()):
         raise ValueError("is damaged: its 'model' holds something else than weights")
@@ -48,6 +47,18 @@ def read_checkpoint(path: str) -> dict[str, Any]:
                 "earlier one"
             )
     return state
+
+
+def _settings(state: dict[str, Any]) -> list[Any]:
+    """Those that the checkpoint has: a Namespace of old fairseqs, or a mapping."""
+    args, cfg = state.get("args"), state.get("cfg")
+    if args is None and cfg is None:
+        raise ValueError("is no checkpoint of fairseq: it holds neither 'args' nor 'cfg', its settings")
+    if not isinstance(args, (argparse.Namespace, type(None))):
+        raise ValueError(f"is damaged: its 'args' are {type(args).__name__}, no settings")
+    if not isinstance(cfg, (dict, DictConfig, type(None))):
+        raise ValueError(f"is damaged: its 'cfg' is {type(cfg).__name__}, no settings")
+    return [part for part in (args, cfg) if part is not None]
 
 
 def _is_finite(weight: Tensor) -> bool:
@@ -74,15 +85,14 @@ def _loaded(path: str) -> Any:
 
 
 def _what_is_wrong(error: Exception) -> str:
-    refused = _REFUSED.search(str(error))
-    if isinstance(error, pickle.UnpicklingError) and refused:
-        return f"holds more than data ({refused[1]}): nothing of it is run, and it is not read"
-    return f"is damaged, cut off or no checkpoint of fairseq ({_first_line(error)}): copy or download it again"
-
-
-def _first_line(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):
+        # PyTorch's own message says how to run it nevertheless.
+        refused = _REFUSED.search(str(error))
+        what = f" ({refused[1]})" if refused else ""
+        return f"is damaged, or holds more than weights and settings{what}: nothing of it is run"
     lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:120]}"
+    cause = f"{type(error).__name__}: {lines[0].partition('. ')[0][:120]}"
+    return f"is damaged, cut off or no checkpoint of fairseq ({cause}): copy or download it again"
 
 
 def _load(path: str, file: IO[bytes]) -> Any:

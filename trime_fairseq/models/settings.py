@@ -75,7 +75,7 @@ def check_settings(settings: Any, given: Iterable[str] = ()) -> None:
         given: names of settings that the user has given, and answers for.
 
     Raises:
-        ValueError: that names the setting, for a string that fairseq would evaluate and that is no literal
+        ValueError: that goes on from the name of the file, for a string that fairseq would evaluate and that is no literal
             of the expected type, other code, an interpolation of OmegaConf's, and for what is no plain data.
     """
     skipped = set(given)
@@ -91,7 +91,7 @@ def check_sizes(settings: Any, tensors: int, elements: int) -> None:
         tensors, elements: number of the weights, and of their values.
 
     Raises:
-        ValueError: that names the setting.
+        ValueError: as of :func:`check_settings`.
     """
     for name, value in _values(settings, "", 0):
         largest = None
@@ -102,13 +102,13 @@ def check_sizes(settings: Any, tensors: int, elements: int) -> None:
         elif name == "max_target_positions":
             largest = max(elements, 2**20)
         if largest is not None and isinstance(value, (int, float)) and not value <= largest:
-            raise ValueError(f"its setting {name} is {value:,}, which does not fit its {elements:,} weights")
+            raise ValueError(f"sets {name} to {value:,}, which does not fit its {elements:,} weights")
 
 
 def _values(settings: Any, name: str, depth: int) -> Iterator[tuple[str, Any]]:
     """Every value that is none of a container's, with the name of the setting that it belongs to."""
     if depth > _DEEPEST:
-        raise ValueError(f"its setting {name} is nested too deeply")
+        raise ValueError(f"sets {name} to lists in lists, too deeply for a setting")
     if OmegaConf.is_config(settings):
         settings = OmegaConf.to_container(settings, resolve=False)
     if isinstance(settings, argparse.Namespace):
@@ -116,7 +116,7 @@ def _values(settings: Any, name: str, depth: int) -> Iterator[tuple[str, Any]]:
     if isinstance(settings, Mapping):
         for key, value in settings.items():
             if not isinstance(key, (str, int)):
-                raise ValueError(f"its setting {name} has {type(key).__name__} as a name")
+                raise ValueError(f"sets {name} to a mapping whose names are {type(key).__name__}")
             yield from _values(value, str(key), depth + 1)
     elif isinstance(settings, (list, tuple, set, frozenset)):
         for value in settings:
@@ -127,18 +127,18 @@ def _values(settings: Any, name: str, depth: int) -> Iterator[tuple[str, Any]]:
 
 def _check(name: str, value: Any) -> None:
     if type(value) not in _SCALARS:
-        raise ValueError(f"its setting {name} is {type(value).__name__}, no plain data")
+        raise ValueError(f"sets {name} to {type(value).__name__}, which is no plain data")
     if not isinstance(value, str):
         return
     shown = value if len(value) <= 60 else value[:57] + "..."
     if "${" in value:
-        raise ValueError(f"its setting {name} is {shown!r}: settings of a checkpoint must not refer to others")
+        raise ValueError(f"sets {name} to {shown!r}: the settings of a checkpoint must not refer to others")
     if name in _EVALUATED:
         expected, fits = _EVALUATED[name]
         if value and not _is_literal(value, fits):
-            raise ValueError(f"its setting {name} is {shown!r}, where fairseq expects {expected}")
+            raise ValueError(f"sets {name} to {shown!r}, where fairseq expects {expected}")
     elif not _FREE_TEXT.search(name) and (len(value) > LITERAL_LENGTH or is_code(value)):
-        raise ValueError(f"its setting {name} is {shown!r}, which looks like code: nothing of it is run")
+        raise ValueError(f"sets {name} to {shown!r}, which looks like code: nothing of it is run")
 
 
 def _is_literal(text: str, fits: Callable[[Any], bool]) -> bool:

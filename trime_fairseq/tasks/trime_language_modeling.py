@@ -34,8 +34,10 @@ from ..evaluation.setup import EvaluationSetup
 from ..files import check_writable
 from ..flags import flag
 from ..models.checkpoints import (
+    architecture,
     check_cutoffs,
     check_dictionary,
+    cutoffs_in_use,
     dictionary_state,
     refuse_other_dictionary,
 )
@@ -126,17 +128,13 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
 
     def build_model(self, args: Any, from_checkpoint: bool = False) -> Any:
         num_types = len(self.source_dictionary)
-        check_cutoffs(
-            num_types,
-            getattr(args, "adaptive_input_cutoff", None),
-            getattr(args, "adaptive_softmax_cutoff", None),
-        )
+        check_cutoffs(num_types, *cutoffs_in_use(args))
         model = super().build_model(args, from_checkpoint)
         refuse_other_dictionary(model, num_types)
         try:
             self.key_dimension, self._no_keys = key_dimension(model.decoder, str(self.args.knn_keytype)), ""
         except ValueError as error:
-            name = getattr(args, "arch", None) or getattr(args, "_name", None) or type(model).__name__
+            name = architecture(args)
             whose = f"--path {self.config.path} ({name})" if from_checkpoint else f"--arch {name}"
             self._no_keys = f"{whose}: {error}"
         return model
