@@ -28,7 +28,6 @@ _FLAGS = ("--path", "--restore-file", "--finetune-from-model", "--continue-once"
 _FORCED = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
-
 class Task(Protocol):
     """What compares checkpoints with its data."""
 
@@ -55,7 +54,10 @@ def guard_checkpoints(passing: Mapping[str, Any]) -> None:
     """
     stock, stock_models = (
         getattr(function, "__wrapped__", function)
-        for function in (checkpoint_utils.load_checkpoint_to_cpu, checkpoint_utils.load_model_ensemble_and_task)
+        for function in (
+            checkpoint_utils.load_checkpoint_to_cpu,
+            checkpoint_utils.load_model_ensemble_and_task,
+        )
     )
     checkpoint_utils.load_checkpoint_to_cpu = _reader(stock, passing)
     checkpoint_utils.load_model_ensemble_and_task = _builder(stock_models)

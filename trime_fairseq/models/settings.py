@@ -78,10 +78,8 @@ def check_settings(settings: Any, given: Iterable[str] = ()) -> None:
         ValueError: that goes on from the name of the file, for a string that fairseq would evaluate and that is no literal
             of the expected type, other code, an interpolation of OmegaConf's, and for what is no plain data.
     """
-    skipped = set(given)
-    for name, value in _values(settings, "", 0):
-        if name not in skipped:
-            _check(name, value)
+    for name, value in _values(settings, given=frozenset(given)):
+        _check(name, value)
 
 
 def check_sizes(settings: Any, tensors: int, elements: int) -> None:
@@ -93,7 +91,7 @@ def check_sizes(settings: Any, tensors: int, elements: int) -> None:
     Raises:
         ValueError: as of :func:`check_settings`.
     """
-    for name, value in _values(settings, "", 0):
+    for name, value in _values(settings):
         largest = None
         if name.endswith("_dim"):
             largest = max(elements, 2**16)
@@ -105,8 +103,10 @@ def check_sizes(settings: Any, tensors: int, elements: int) -> None:
             raise ValueError(f"sets {name} to {value:,}, which does not fit its {elements:,} weights")
 
 
-def _values(settings: Any, name: str, depth: int) -> Iterator[tuple[str, Any]]:
-    """Every value that is none of a container's, with the name of the setting that it belongs to."""
+def _values(
+    settings: Any, name: str = "", depth: int = 0, given: frozenset[str] = frozenset()
+) -> Iterator[tuple[str, Any]]:
+    """Every value that is no container, with the name of the setting that it belongs to; none of ``given``."""
     if depth > _DEEPEST:
         raise ValueError(f"sets {name} to lists in lists, too deeply for a setting")
     if OmegaConf.is_config(settings):
@@ -117,10 +117,11 @@ def _values(settings: Any, name: str, depth: int) -> Iterator[tuple[str, Any]]:
         for key, value in settings.items():
             if not isinstance(key, (str, int)):
                 raise ValueError(f"sets {name} to a mapping whose names are {type(key).__name__}")
-            yield from _values(value, str(key), depth + 1)
+            if key not in given:
+                yield from _values(value, str(key), depth + 1, given)
     elif isinstance(settings, (list, tuple, set, frozenset)):
         for value in settings:
-            yield from _values(value, name, depth + 1)
+            yield from _values(value, name, depth + 1, given)
     else:
         yield name, settings
 
