@@ -8,12 +8,14 @@ import sys
 import pytest
 import torch
 from fairseq import checkpoint_utils
+from fairseq.data import Dictionary
 
 from tests.commands import REFERENCE, TASK, TINY, run
 from tests.models.checkpoints_made_up import PUBLISHED, new, old
 from trime_fairseq.evaluation import evaluate
 from trime_fairseq.evaluation.eval_lm import register
 from trime_fairseq.models.guard import compare_with
+from trime_fairseq.tasks.state import saved_state
 
 WORD = str(REFERENCE / "data" / "word")
 ONE = ["--cpu", "--distributed-world-size", "1"]
@@ -136,11 +138,11 @@ UNFIT = {
     "heads": (lambda: old(decoder_attention_heads=7), "the model of its settings cannot be built"),
     "width": (
         lambda: old(decoder_ffn_embed_dim=100),
-        "its weights are not those of the model .*size mismatch",
+        "its weights are not those of .*size mismatch",
     ),
     "missing weights": (
         lambda: without_weight(new()),
-        "its weights are not those of the model .*Missing key",
+        "its weights are not those of .*Missing key",
     ),
     "no history": (lambda: {**old(), "optimizer_history": []}, "has settings that fairseq cannot read"),
 }
@@ -190,14 +192,42 @@ def test_weights_that_are_no_numbers(tmp_path):
         evaluate(str(tmp_path / "c.pt"), WORD, gen_subset="valid", cpu=True)
 
 
+def other_order(folder):
+    """The reference text with a dictionary whose last words have changed places."""
+    folder.mkdir()
+    for part in ("train", "valid", "test"):
+        for ending in ("bin", "idx"):
+            (folder / f"{part}.{ending}").symlink_to(f"{WORD}/{part}.{ending}")
+    lines = (REFERENCE / "data" / "word" / "dict.txt").read_text().splitlines(keepends=True)
+    (folder / "dict.txt").write_text("".join([*lines[:-2], lines[-1], lines[-2]]))
+    return folder
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_dictionary_in_another_order(tmp_path, monkeypatch, name):
+    """Which old checkpoints do not know, but those trained from now on."""
+    path, flag = tmp_path / "c.pt", COMMANDS[name][0]
+    symbols = Dictionary.load(f"{WORD}/dict.txt").symbols
+    state = new("trime_language_modeling", task={"data": WORD})
+    torch.save({**state, "task_state": saved_state(symbols, None)}, path)
+    load(path)
+    with pytest.raises(ValueError, match=f"^{flag} {path}: the checkpoint was trained with another"):
+        command(monkeypatch, tmp_path, name, path, data=other_order(tmp_path / "data"))
+
+
 class Forgetful:
     def check_state(self, state):
         raise ValueError("never asked")
 
 
-def test_a_task_that_is_gone_is_not_asked():
-    compare_with(Forgetful())
+def test_other_tasks_are_not_asked():
+    """Nor one that is gone."""
+    kept = Forgetful()
+    compare_with(kept)
     load(PUBLISHED)
+    del kept
+    compare_with(Forgetful())
+    checkpoint_utils.load_checkpoint_to_cpu(str(PUBLISHED), {})
 
 
 VALIDATION = ["--max-tokens", "1024", "--tokens-per-sample", "128", "--sample-break-mode", "none"]

@@ -9,6 +9,7 @@ from tests.commands import REFERENCE
 from tests.recorded import make_criterion, make_order
 from trime_fairseq.criterions import TrimeCriterionConfig
 from trime_fairseq.evaluation import MemoryScorer
+from trime_fairseq.models.checkpoints import dictionary_state
 from trime_fairseq.tasks.config import TrimeLanguageModelingConfig
 from trime_fairseq.tasks.trime_language_modeling import TrimeLanguageModelingTask
 
@@ -148,6 +149,7 @@ def test_temperature_of_training_is_state_of_the_task(task, monkeypatch, setting
     criterion.temperature.continue_from(1.25)
     monkeypatch.setattr(task, "_criterion", criterion)
     state = task.state_dict()
+    assert state.pop("trime_dictionary")["types"] == 6248
     assert state == ({} if saved is None else {"trime_softmax_temp": pytest.approx(saved)})
     monkeypatch.setattr(task, "trained_softmax_temp", 7.0)
     task.load_state_dict(state)
@@ -190,3 +192,19 @@ def test_only_training_steps_are_shuffled(task, monkeypatch, shuffle_steps):
         assert sorted(batches) == [list(range(first, min(first + 4, 650))) for first in range(0, 650, 4)]
     assert orders["valid"] == sorted(orders["valid"])
     assert (orders["train"] != orders["valid"]) == shuffle_steps
+
+
+def test_dictionary_of_the_training_is_state_of_the_task(task):
+    """By content: the same words in another order are another dictionary of the same size."""
+    state = task.state_dict()
+    task.load_state_dict(state)
+    task.load_state_dict({})  # of a published checkpoint, or of an earlier version
+    symbols = [*task.dictionary.symbols[:-2], *task.dictionary.symbols[:-3:-1]]
+    for other, message in (
+        (dictionary_state(symbols), "another dictionary of 6,248 types than DATA/dict.txt"),
+        (dictionary_state(symbols[:-1]), "a dictionary of 6,247 types, DATA/dict.txt has 6,248"),
+        ({}, "a dictionary of unknown types"),
+        ("abc", "is damaged: what it says of its dictionary"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            task.load_state_dict({**state, "trime_dictionary": other})

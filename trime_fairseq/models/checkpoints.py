@@ -43,7 +43,8 @@ def cutoffs_in_use(args: Any) -> tuple[str | None, str | None]:
 
 
 def check_cutoffs(num_types: int, *cutoffs: str | None) -> None:
-    """Raises ValueError if cutoffs, ``20000,60000``, are no numbers or exceed a dictionary of ``num_types``."""
+    """Raises ValueError if cutoffs, such as ``20000,60000``, are none or exceed a dictionary of
+    ``num_types``."""
     for cutoff in cutoffs:
         if not cutoff:
             continue
@@ -92,9 +93,9 @@ def check_dictionary(trained: Any, symbols: Sequence[str]) -> None:
         raise ValueError(_other_size(trained.get("types"), here["types"]))
     if trained.get("hash") != here["hash"]:
         raise ValueError(
-            f"the checkpoint was trained with another dictionary of {here['types']:,} types than DATA/dict.txt "
-            "(other words, or the same in another order): preprocess DATA with the checkpoint's dictionary "
-            "(--srcdict)"
+            f"the checkpoint was trained with another dictionary of {here['types']:,} types than "
+            "DATA/dict.txt (other words, or the same in another order): preprocess DATA with the "
+            "checkpoint's dictionary (--srcdict)"
         )
 
 

@@ -11,7 +11,8 @@ import logging
 import os
 import sys
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from fairseq import checkpoint_utils
@@ -35,15 +36,25 @@ class Task(Protocol):
         """Raises ValueError for the state of a task that does not fit."""
 
 
-# The task of this process, while there is one.
-_task: Callable[[], Task | None] = lambda: None
+# The task whose model is trained; it may be gone.
+_task: weakref.ref[Task] | None = None
 
 
 def compare_with(task: Task) -> None:
-    """Has checkpoints compared with this task as soon as they are read. (Resuming, fairseq itself does not
-    give a task its state back.)"""
+    """Has checkpoints that a training goes on from compared with this task. (fairseq gives a task its state
+    back in evaluations only.)"""
     global _task
     _task = weakref.ref(task)
+
+
+@contextmanager
+def _compared_by_fairseq() -> Iterator[None]:
+    global _task
+    before, _task = _task, None
+    try:
+        yield
+    finally:
+        _task = _task or before
 
 
 def guard_checkpoints(passing: Mapping[str, Any]) -> None:
@@ -52,18 +63,15 @@ def guard_checkpoints(passing: Mapping[str, Any]) -> None:
     Args:
         passing: default values of flags that mean nothing in a checkpoint, since no training uses them.
     """
-    stock, stock_models = (
-        getattr(function, "__wrapped__", function)
-        for function in (
-            checkpoint_utils.load_checkpoint_to_cpu,
-            checkpoint_utils.load_model_ensemble_and_task,
-        )
-    )
-    checkpoint_utils.load_checkpoint_to_cpu = _reader(stock, passing)
-    checkpoint_utils.load_model_ensemble_and_task = _builder(stock_models)
+    for name, guarded in (
+        ("load_checkpoint_to_cpu", functools.partial(_reader, passing)),
+        ("load_model_ensemble_and_task", _builder),
+    ):
+        stock = getattr(checkpoint_utils, name)
+        setattr(checkpoint_utils, name, guarded(getattr(stock, "__wrapped__", stock)))
 
 
-def _reader(stock: Callable[..., Any], passing: Mapping[str, Any]) -> Callable[..., Any]:
+def _reader(passing: Mapping[str, Any], stock: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(stock)
     def load_checkpoint_to_cpu(
         path: str, arg_overrides: dict[str, Any] | None = None, load_on_all_ranks: bool = False
@@ -73,11 +81,14 @@ def _reader(stock: Callable[..., Any], passing: Mapping[str, Any]) -> Callable[.
         named, given = f"{_flag(path)} {path}", arg_overrides or {}
         try:
             found = read_checkpoint(PathManager.get_local_path(path))
-            task = _task()
-            if task is not None:
-                task.check_state(found.get("task_state") or {})
         except ValueError as error:
             raise ValueError(f"{named} {error}") from error
+        task = None if _task is None else _task()
+        if task is not None:
+            try:
+                task.check_state(found.get("task_state") or {})
+            except ValueError as error:
+                raise ValueError(f"{named}: {error}") from error
         overrides = arg_overrides
         if found.get("args") is not None:
             saved = vars(found["args"])
@@ -101,7 +112,8 @@ def _builder(stock: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(stock)
     def load_model_ensemble_and_task(filenames: Sequence[str], *args: Any, **options: Any) -> Any:
         try:
-            return stock(filenames, *args, **options)
+            with _compared_by_fairseq():
+                return stock(filenames, *args, **options)
         except (OSError, ImportError):
             raise
         except Exception as error:  # models raise about everything

@@ -1,4 +1,4 @@
-"""Python's literals as fairseq writes them, with sums and multiples of lists: ``[(850, 6)] * 3 + [(850, 1)]``."""
+"""Python's literals as fairseq writes them, with sums and multiples: ``[(850, 6)] * 3 + [(850, 1)]``."""
 
 import ast
 import warnings

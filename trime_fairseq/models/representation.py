@@ -35,7 +35,7 @@ def _dimension(decoder: Any, key_type: str) -> int | None:
         return int(getattr(decoder, "output_embed_dim", 0) or decoder.adaptive_softmax.input_dim)
     projection = _projection(decoder)
     if projection is not None:
-        return int(getattr(decoder, "output_embed_dim", 0) or projection.in_features)
+        return int(getattr(decoder, "output_embed_dim", 0) or projection.in_features)  # type: ignore[arg-type]
     if _projects_by_method(decoder):
         return int(decoder.embed_tokens.embedding_dim)
     return None

@@ -75,8 +75,9 @@ def check_settings(settings: Any, given: Iterable[str] = ()) -> None:
         given: names of settings that the user has given, and answers for.
 
     Raises:
-        ValueError: that goes on from the name of the file, for a string that fairseq would evaluate and that is no literal
-            of the expected type, other code, an interpolation of OmegaConf's, and for what is no plain data.
+        ValueError: that goes on from the name of the file, for a string that fairseq would evaluate and that
+            is no literal of the expected type, other code, an interpolation of OmegaConf's, and for what is
+            no plain data.
     """
     for name, value in _values(settings, given=frozenset(given)):
         _check(name, value)
@@ -106,7 +107,7 @@ def check_sizes(settings: Any, tensors: int, elements: int) -> None:
 def _values(
     settings: Any, name: str = "", depth: int = 0, given: frozenset[str] = frozenset()
 ) -> Iterator[tuple[str, Any]]:
-    """Every value that is no container, with the name of the setting that it belongs to; none of ``given``."""
+    """Every value that is no container, with the name of its setting; none of ``given``."""
     if depth > _DEEPEST:
         raise ValueError(f"sets {name} to lists in lists, too deeply for a setting")
     if OmegaConf.is_config(settings):

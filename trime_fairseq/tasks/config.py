@@ -15,10 +15,9 @@ class TrimeLanguageModelingConfig(EvaluationConfig, OrderConfig):
 
 
 def passing_flags() -> dict[str, Any]:
-    """Defaults of the flags that say what a single command does: of memories, datastore, files to write and
-    how memory is shared.
-    Published checkpoints hold values of some, which no training has used."""
-    flags = {"eval_file": None, "output_segments_to_file": None, "use_plasma_view": False}
+    """Defaults of the flags that say what a single command does: memories, datastore, files that it writes,
+    how it shares its data. Published checkpoints hold values of some, which no training has used."""
+    flags: dict[str, Any] = {"eval_file": None, "output_segments_to_file": None, "use_plasma_view": False}
     for config in (MemoryConfig, DatastoreConfig):
         flags.update({field.name: field.default for field in fields(config)})
     for field in fields(KeyConfig):

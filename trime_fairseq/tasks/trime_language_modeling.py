@@ -17,7 +17,6 @@ from fairseq.tasks.language_modeling import LanguageModelingTask
 
 from ..criterions.base import TrimeCriterion
 from ..criterions.summary import TrainingSummary
-from ..criterions.temperature import is_temperature
 from ..data.export import export_segments
 from ..data.host_targets import HostTargets
 from ..data.order import TrainingOrder, planned_iterator
@@ -36,20 +35,15 @@ from ..flags import flag
 from ..models.checkpoints import (
     architecture,
     check_cutoffs,
-    check_dictionary,
     cutoffs_in_use,
-    dictionary_state,
     refuse_other_dictionary,
 )
 from ..models.guard import compare_with
 from ..models.representation import key_dimension
 from .config import TrimeLanguageModelingConfig
+from .state import check_saved_dictionary, saved_state, saved_temperature, without_ours
 
 logger = logging.getLogger(__name__)
-
-# Names in the task's state.
-_TEMPERATURE = "trime_softmax_temp"
-_DICTIONARY = "trime_dictionary"
 
 
 @register_task("trime_language_modeling", dataclass=TrimeLanguageModelingConfig)
@@ -189,31 +183,18 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         self._summary.add_validation(meters)
 
     def state_dict(self) -> dict[str, Any]:
-        """What fairseq writes into checkpoints for the task: what dictionary it has, and the temperature of
-        training, unless it is 1."""
-        state = {**super().state_dict(), _DICTIONARY: dictionary_state(self.dictionary.symbols)}
-        if self._criterion is not None and not self._criterion.temperature.is_published:
-            state[_TEMPERATURE] = self._criterion.temperature.value
-        return state
+        """What fairseq writes into checkpoints for the task."""
+        temperature = None if self._criterion is None else self._criterion.temperature
+        return {**super().state_dict(), **saved_state(self.dictionary.symbols, temperature)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.check_state(state_dict)
-        state = dict(state_dict)
-        state.pop(_DICTIONARY, None)
-        temperature = state.pop(_TEMPERATURE, None)
-        if temperature is not None and not is_temperature(temperature):
-            raise ValueError(
-                f"the checkpoint is damaged: the temperature of its training is {temperature!r}, no positive "
-                "number"
-            )
-        self.trained_softmax_temp = temperature
-        super().load_state_dict(state)
+        self.trained_softmax_temp = saved_temperature(state_dict)
+        super().load_state_dict(without_ours(state_dict))
 
     def check_state(self, state: Mapping[str, Any]) -> None:
-        """Raises ValueError if a checkpoint with this state of its task was trained with another dictionary.
-        Published ones, and those of earlier versions, do not say."""
-        if _DICTIONARY in state:
-            check_dictionary(state[_DICTIONARY], self.dictionary.symbols)
+        """Raises ValueError if a checkpoint with this state of its task does not fit the dictionary."""
+        check_saved_dictionary(state, self.dictionary.symbols)
 
     def train_step(
         self,
