@@ -9,7 +9,7 @@ import zipfile
 import pytest
 import torch
 
-from tests.models.checkpoints_made_up import PUBLISHED, new, old
+from tests.models.checkpoints_made_up import new, old
 from trime_fairseq.models.reading import load_with_few_classes, read_checkpoint
 
 
@@ -54,6 +54,16 @@ def test_packed_archive(tmp_path):
     assert "model" in read_checkpoint(tmp_path / "c.pt")
 
 
+@pytest.mark.skipif(not hasattr(torch.serialization, "set_crc32_options"), reason="older PyTorch")
+def test_checksums_that_were_switched_off(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        (tmp_path / "c.pt").write_bytes(saved(old()))
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert "model" in read_checkpoint(tmp_path / "c.pt")
+
+
 def without(name, make=old):
     state = make()
     del state[name]
@@ -68,7 +78,14 @@ def with_weight(value, make=old, kind=torch.float32):
     return saved(state)
 
 
-PRISTINE = PUBLISHED.read_bytes()
+def flipped(state):
+    """One bit of a weight."""
+    content = bytearray(saved(state))
+    weights = state["model"]["decoder.layers.1.fc1.weight"].numpy().tobytes()
+    content[content.index(weights) + 1001] ^= 4
+    return bytes(content)
+
+
 DAMAGED = {
     "empty": (lambda: b"", "is empty"),
     "text": (lambda: b"no checkpoint at all\n" * 99, "is no checkpoint: it is no file of PyTorch"),
@@ -78,6 +95,7 @@ DAMAGED = {
     "cut off, old": (lambda: saved(old(), _use_new_zipfile_serialization=False)[:90_000], "is damaged"),
     "begins well": (lambda: b"PK\x03\x04" + b"\0" * 500, "is damaged, cut off"),
     "other archive": (lambda: compressed(saved(old()))[:9000], "is damaged, cut off"),
+    "a flipped bit": (lambda: flipped(old()), "is damaged, cut off .*Bad CRC-32"),
     "numbers": (lambda: saved([1, 2]), "holds no 'model'"),
     "a state dict": (lambda: saved(old()["model"]), "holds no 'model'"),
     "no model": (lambda: without("model"), "holds no 'model'"),

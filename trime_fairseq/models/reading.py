@@ -96,21 +96,31 @@ def _what_is_wrong(error: Exception) -> str:
 
 
 def _load(path: str, file: IO[bytes]) -> Any:
+    mapped = file.read(len(_ARCHIVE)) == _ARCHIVE and _check_archive(file)
+    file.seek(0)
     if not hasattr(torch.serialization, "add_safe_globals"):
         return load_with_few_classes(file)
-    mapped = _is_mappable(file)
-    file.seek(0)
     # Not into memory: fairseq does that, right after this.
     return torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
 
 
-def _is_mappable(file: IO[bytes]) -> bool:
-    """Whether weights are in the file as they are in memory."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return False
+def _check_archive(file: IO[bytes]) -> bool:
+    """Compares the checksums that PyTorch writes, and never reads.
+
+    Returns:
+        True if weights are in the file as they are in memory.
+
+    Raises:
+        zipfile.BadZipFile: for a checksum that differs, and for what is no archive.
+    """
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        for entry in entries:
+            if entry.CRC:  # unless they were switched off
+                with archive.open(entry) as content:
+                    while content.read(1 << 20):
+                        pass
+    return all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
 
 
 _CLASSES = {
