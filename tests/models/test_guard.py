@@ -166,6 +166,8 @@ def test_the_users_own_overrides_are_theirs(tmp_path):
     (tmp_path / "own" / "__init__.py").write_text("raise SystemExit(3)")
     torch.save(old(user_dir=str(tmp_path / "own"), save_dir="wiki (1)"), tmp_path / "c.pt")
     load(tmp_path / "c.pt", save_dir="${checkpoint.restore_file}", adaptive_softmax_cutoff="1000,3000")
+    torch.save(old(character_filters="[print()]"), tmp_path / "c.pt")
+    load(tmp_path / "c.pt", character_filters="[(1, 64)]")
 
 
 def test_torchs_own_switch_is_named(tmp_path, monkeypatch, caplog):

@@ -121,8 +121,19 @@ def test_refused(name, value, message):
     for settings in forms(**{name: value}) if not isinstance(value, datetime.date) else forms(x=[value])[:1]:
         with pytest.raises(ValueError, match=message):
             check_settings(settings)
-    # What the user gives is the user's own.
-    check_settings(argparse.Namespace(**{name: value}), given=[name])
+    # What the user replaces is not used.
+    if not isinstance(value, dict):
+        check_settings(argparse.Namespace(**{name: value}), replaced=[name])
+
+
+def test_groups_with_the_name_of_a_flag_are_not_replaced():
+    for group in (
+        {"wer_args": CALL},
+        argparse.Namespace(wer_args=CALL),
+        OmegaConf.create({"wer_args": CALL}),
+    ):
+        with pytest.raises(ValueError, match="sets wer_args to"):
+            check_settings({"criterion": group}, replaced=["criterion"])
 
 
 def test_accepted():

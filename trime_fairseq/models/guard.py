@@ -80,7 +80,7 @@ def _reader(passing: Mapping[str, Any], stock: Callable[..., Any]) -> Callable[.
             logger.warning(f"TRIME: {_FORCED} does not count for checkpoints: they are read as data")
         named, given = f"{_flag(path)} {path}", arg_overrides or {}
         try:
-            found = read_checkpoint(PathManager.get_local_path(path))
+            found = read_checkpoint(PathManager.get_local_path(path), given)
         except ValueError as error:
             raise ValueError(f"{named} {error}") from error
         task = None if _task is None else _task()
@@ -98,6 +98,7 @@ def _reader(passing: Mapping[str, Any], stock: Callable[..., Any]) -> Callable[.
         del found
         try:
             state = stock(path, overrides, load_on_all_ranks)
+            # fairseq has composed them, in part from files of its own.
             check_settings(state["cfg"], given)
         except Exception as error:  # of Hydra, OmegaConf, or any at all
             problem = " ".join(f"{type(error).__name__}: {error}".split())[:300]

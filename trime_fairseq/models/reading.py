@@ -7,6 +7,7 @@ import pickle
 import re
 import types
 import zipfile
+from collections.abc import Iterable
 from typing import IO, Any
 
 import torch
@@ -20,8 +21,12 @@ _ARCHIVE, _PICKLE = b"PK\x03\x04", b"\x80"
 _REFUSED = re.compile(r"GLOBAL (\S+)")
 
 
-def read_checkpoint(path: str) -> dict[str, Any]:
+def read_checkpoint(path: str, replaced: Iterable[str] = ()) -> dict[str, Any]:
     """What a checkpoint of fairseq holds, on the CPU.
+
+    Args:
+        path: file.
+        replaced: names of settings that are not used, since the user gives others.
 
     Raises:
         ValueError: for a file that is damaged or no checkpoint of fairseq, one that holds more than data,
@@ -38,7 +43,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         raise ValueError("is damaged: its 'model' holds something else than weights")
     elements = sum(weight.numel() for weight in weights.values())
     for part in settings:
-        check_settings(part)
+        check_settings(part, replaced)
         check_sizes(part, len(weights), elements)
     for name, weight in weights.items():
         if not _is_finite(weight):

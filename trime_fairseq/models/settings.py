@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from .literals import LITERAL_LENGTH, is_code, literal
 
@@ -67,19 +67,19 @@ _EVALUATED: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }
 
 
-def check_settings(settings: Any, given: Iterable[str] = ()) -> None:
+def check_settings(settings: Any, replaced: Iterable[str] = ()) -> None:
     """Refuses settings that are more than plain data.
 
     Args:
         settings: ``args`` or ``cfg`` of a checkpoint: a Namespace, a dict or one of OmegaConf's containers.
-        given: names of settings that the user has given, and answers for.
+        replaced: names of settings that are not looked at, unless they are groups.
 
     Raises:
         ValueError: that goes on from the name of the file, for a string that fairseq would evaluate and that
             is no literal of the expected type, other code, an interpolation of OmegaConf's, and for what is
             no plain data.
     """
-    for name, value in _values(settings, given=frozenset(given)):
+    for name, value in _values(settings, skipped=frozenset(replaced)):
         _check(name, value)
 
 
@@ -105,9 +105,9 @@ def check_sizes(settings: Any, tensors: int, elements: int) -> None:
 
 
 def _values(
-    settings: Any, name: str = "", depth: int = 0, given: frozenset[str] = frozenset()
+    settings: Any, name: str = "", depth: int = 0, skipped: frozenset[str] = frozenset()
 ) -> Iterator[tuple[str, Any]]:
-    """Every value that is no container, with the name of its setting; none of ``given``."""
+    """Every value that is no container, with the name of its setting; none of ``skipped``."""
     if depth > _DEEPEST:
         raise ValueError(f"sets {name} to lists in lists, too deeply for a setting")
     if OmegaConf.is_config(settings):
@@ -118,11 +118,12 @@ def _values(
         for key, value in settings.items():
             if not isinstance(key, (str, int)):
                 raise ValueError(f"sets {name} to a mapping whose names are {type(key).__name__}")
-            if key not in given:
-                yield from _values(value, str(key), depth + 1, given)
+            # A group of settings, which may have the name of a flag (--task), is not replaced as a whole.
+            if key not in skipped or isinstance(value, (Mapping, argparse.Namespace, DictConfig)):
+                yield from _values(value, str(key), depth + 1, skipped)
     elif isinstance(settings, (list, tuple, set, frozenset)):
         for value in settings:
-            yield from _values(value, name, depth + 1, given)
+            yield from _values(value, name, depth + 1, skipped)
     else:
         yield name, settings
 
