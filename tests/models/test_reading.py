@@ -78,6 +78,12 @@ def with_weight(value, make=old, kind=torch.float32):
     return saved(state)
 
 
+def with_tensor(tensor):
+    state = old()
+    state["model"]["x"] = tensor
+    return saved(state)
+
+
 def flipped(state):
     """One bit of a weight."""
     content = bytearray(saved(state))
@@ -104,6 +110,9 @@ DAMAGED = {
     "args of another kind": (lambda: saved({**old(), "args": {"arch": "x"}}), "its 'args' are dict"),
     "cfg of another kind": (lambda: saved({**new(), "cfg": [1]}), "its 'cfg' is list"),
     "no weights": (lambda: saved({**old(), "model": {"decoder.version": 3}}), "something else than weights"),
+    "sparse": (lambda: with_tensor(torch.eye(3).to_sparse()), "something else than weights"),
+    "on no device": (lambda: with_tensor(torch.empty(3, device="meta")), "something else than weights"),
+    "endless": (lambda: with_tensor(torch.zeros(1).expand(10**6, 10**6)), "something else than weights"),
     "nan": (lambda: with_weight(float("nan")), "NaN or infinite weights .decoder.layers.1.fc1.weight"),
     "infinite": (lambda: with_weight(float("-inf"), new), "NaN or infinite weights"),
     "half": (lambda: with_weight(1e9, old, torch.float16), "NaN or infinite weights"),

@@ -39,7 +39,7 @@ def read_checkpoint(path: str, replaced: Iterable[str] = ()) -> dict[str, Any]:
         raise ValueError("is no checkpoint of fairseq: it holds no 'model'")
     settings = _settings(state)
     weights = state["model"]
-    if not all(isinstance(weight, Tensor) for weight in weights.values()):
+    if not all(map(_is_plain, weights.values())):
         raise ValueError("is damaged: its 'model' holds something else than weights")
     elements = sum(weight.numel() for weight in weights.values())
     for part in settings:
@@ -64,6 +64,16 @@ def _settings(state: dict[str, Any]) -> list[Any]:
     if not isinstance(cfg, (dict, DictConfig, type(None))):
         raise ValueError(f"is damaged: its 'cfg' is {type(cfg).__name__}, no settings")
     return [part for part in (args, cfg) if part is not None]
+
+
+def _is_plain(weight: Any) -> bool:
+    """Whether it is a tensor of values that are all in the file."""
+    if not isinstance(weight, Tensor) or weight.layout != torch.strided or weight.device.type != "cpu":
+        return False
+    if not weight.numel():
+        return True
+    storage = weight.untyped_storage() if hasattr(weight, "untyped_storage") else weight.storage().untyped()
+    return weight.numel() * weight.element_size() <= storage.nbytes()
 
 
 def _is_finite(weight: Tensor) -> bool:
