@@ -72,7 +72,7 @@ def _is_plain(weight: Any) -> bool:
         return False
     if not weight.numel():
         return True
-    storage = weight.untyped_storage() if hasattr(weight, "untyped_storage") else weight.storage().untyped()
+    storage = weight.untyped_storage() if hasattr(weight, "untyped_storage") else weight.storage()
     return weight.numel() * weight.element_size() <= storage.nbytes()
 
 
