@@ -82,7 +82,8 @@ def test_what_has_no_such_keys_says_what_works(model):
         key_dimension(model.decoder, "last_ffn_input")
 
 
-def test_convolutions_whose_projection_is_no_module(dictionary):
+@pytest.fixture
+def lightconv_lm(dictionary):
     small = dict(
         dropout=0.0,
         attention_dropout=0.0,
@@ -95,11 +96,22 @@ def test_convolutions_whose_projection_is_no_module(dictionary):
         decoder_attention_heads=2,
         decoder_ffn_embed_dim=20,
     )
-    model = other(LightConvLanguageModel, dictionary, **small, decoder_kernel_size_list=[3])
-    decoder = model.decoder
-    assert key_dimension(decoder, "last_ffn_input") == 12
+    return other(LightConvLanguageModel, dictionary, **small, decoder_kernel_size_list=[3])
+
+
+@pytest.mark.parametrize("key_type", ["last_ffn_input", "model_output"])
+def test_light_convolutions_have_both(lightconv_lm, key_type):
+    decoder = lightconv_lm.decoder
+    with RepresentationTap(decoder, key_type) as tap:
+        lightconv_lm(torch.arange(4, 12).view(2, 4))
+    assert key_dimension(decoder, key_type) == 12
+    assert tap.representation().shape == (2, 4, 12)
+
+
+def test_what_has_no_output_of_its_own_says_what_works(lightconv_lm):
+    lightconv_lm.decoder.output_projection = None
     with pytest.raises(ValueError, match="no --knn-keytype model_output: pass --knn-keytype last_ffn_input"):
-        key_dimension(decoder, "model_output")
+        key_dimension(lightconv_lm.decoder, "model_output")
 
 
 @pytest.mark.parametrize("key_type", ["last_ffn_input", "model_output"])
