@@ -4,7 +4,6 @@ Two measures of consecutive segments a, b. BM25 (Lucene's formula): the score of
 Overlap: the Jaccard similarity of their sets of rare words, |A & B| / |A | B|, 0 where there are none.
 """
 
-import json
 import os
 from array import array
 from collections import Counter
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files import whole_file, write_json
-from .batches import BatchesInfo
+from .batches import BatchesInfo, read_order
 from .engines.base import need
 from .engines.bm25s import index_of, tokenized
 from .segments import Segments
@@ -39,14 +38,10 @@ def read_list(batch_file: str, segments: Segments) -> NDArray[np.int64]:
     Raises:
         ValueError: if it cannot be read, does not hold each segment once, or was made of other segments.
     """
-    try:
-        with open(batch_file, encoding="utf-8") as file:
-            order = np.asarray(json.load(file), dtype=np.int64)
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"`batch_file` {batch_file} cannot be read as a list of ids: {error}") from error
     count = len(segments.texts)
-    if not np.array_equal(np.sort(order), np.arange(count)):
-        raise ValueError(f"`batch_file` {batch_file} does not hold each of the {count:,} segments once")
+    where = f"`batch_file` {batch_file}"
+    others = f"but {segments.path} has {count:,}: make the list again from these segments"
+    order = read_order(batch_file, where, count, others)
     info = BatchesInfo.read(batch_file)
     different = segments.info.differences(info, unknown_differs=False) if info else None
     if different:
