@@ -1,6 +1,9 @@
 """The neighbours of all segments: in pieces, by shards, resumed."""
 
+import json
 import os
+import shutil
+import time
 
 import numpy as np
 import pytest
@@ -9,8 +12,9 @@ from trime_fairseq.bm25 import SearchResults, greedy_chain, search_segments, wri
 from trime_fairseq.bm25.batches import BatchesInfo, order_hash
 from trime_fairseq.bm25.engines.base import no_hits
 from trime_fairseq.data.predefined import read_predefined
+from trime_fairseq.files import new_temporary
 
-from .small import segments_of
+from .small import largest_file, segments_of
 
 N, K = 23, 3
 
@@ -119,9 +123,185 @@ def test_damaged_piece(tmp_path, segments):
         results.read()
 
 
+def _npz(**arrays):
+    def damage(path):
+        there = dict(np.load(path))
+        np.savez(path, **{**there, **{name: change(there) for name, change in arrays.items()}})
+
+    return damage
+
+
+def _flipped(path):
+    content = bytearray(path.read_bytes())
+    content[200] ^= 4
+    path.write_bytes(content)
+
+
+def _bomb(path):
+    np.savez_compressed(path, **np.load(path), zeros=np.zeros(2**26, np.uint8))
+
+
+DAMAGES = {
+    "one row for all": (_npz(ids=lambda a: a["ids"][:1]), r"ids must be int32 \[4, 3\], not int32 \[1, 3\]"),
+    "one column": (_npz(scores=lambda a: a["scores"][:, :1]), r"scores must be float32 \[4, 3\], not"),
+    "wide ids": (_npz(ids=lambda a: a["ids"].astype(np.int64) + 2**32), "ids must be int32 .*, not int64"),
+    "floats": (_npz(ids=lambda a: a["ids"].astype(np.float32)), "not float32"),
+    "no segment": (_npz(ids=lambda a: a["ids"] + 20), "ids must be from -1 to 22"),
+    "negative": (_npz(ids=lambda a: a["ids"] - 5), "ids must be from -1 to 22"),
+    "itself": (_npz(ids=lambda a: np.full_like(a["ids"], 5)), "a segment is its own neighbour"),
+    "nan": (_npz(scores=lambda a: a["scores"] * np.nan), "scores must be finite"),
+    "another piece": (_npz(begin=lambda a: np.int64(8)), "it is that of segment 8"),
+    "other segments": (_npz(text_hash=lambda a: np.array("other")), "it is of other segments"),
+    "pickle": (_npz(ids=lambda a: a["ids"].astype(object)), "Object arrays cannot be loaded"),
+    "empty": (lambda path: path.write_bytes(b""), "it is too short"),
+    "cut off": (lambda path: path.write_bytes(path.read_bytes()[:-100]), "is damaged"),
+    "no archive": (lambda path: path.write_bytes(b"PK\3\4 and so on" * 20), "is damaged"),
+    "flipped": (_flipped, "is damaged"),
+    "bomb": (_bomb, "holds more than a piece does"),
+    "one array": (lambda path: path.write_bytes(b"\x93NUMPY\1\0" + b"9" * 300), "is damaged"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damaged_pieces(tmp_path, segments, name):
+    """Refused where they are read, and searched again by a search that is started again."""
+    damage, message = DAMAGES[name]
+    whole = search(segments, tmp_path / "r").read()
+    piece = tmp_path / "r" / "neighbors-00000004.npz"
+    damage(piece)
+    results = SearchResults.open(str(tmp_path / "r"))
+    with pytest.raises(ValueError, match=rf"neighbors-00000004.npz is damaged \(.*{message}|{message}"):
+        results.read()
+    assert not results.missing()
+    searcher = Numbers()
+    search(segments, tmp_path / "r", searcher)
+    assert searcher.asked == [4, 5, 6, 7]
+    for ours, expected in zip(results.read(), whole):
+        np.testing.assert_array_equal(ours, expected)
+
+
+def test_pieces_of_earlier_versions(tmp_path, segments):
+    whole = search(segments, tmp_path / "r").read()
+    for path in (tmp_path / "r").glob("*.npz"):
+        there = np.load(path)
+        np.savez(path, ids=there["ids"], scores=there["scores"])
+    searcher = Numbers()
+    for ours, expected in zip(search(segments, tmp_path / "r", searcher).read(), whole):
+        np.testing.assert_array_equal(ours, expected)
+    assert not searcher.asked
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("segments", 10**15, "segments must be at most 2,147,483,647"),
+        ("segments", "23", "segments must be an integer, not '23'"),
+        ("segments", -1, "segments must be at least 0"),
+        ("k", "50", "k must be an integer, not '50'"),
+        ("k", 0, "k must be at least 1"),
+        ("k", 3.0, "k must be an integer"),
+        ("k", True, "k must be an integer"),
+        ("k", 10**12, "k must be at most"),
+        ("piece", 0, "piece must be at least 1"),
+        ("num_shards", 10**12, "num_shards must be at most 100,000"),
+        ("num_shards", None, "num_shards must be an integer"),
+        ("engine", 5, "engine must be a text"),
+        ("format_version", "1", "format_version must be an integer"),
+        ("text_hash", None, "text_hash must be a text"),
+    ],
+)
+def test_damaged_descriptions(tmp_path, segments, field, value, message):
+    search(segments, tmp_path / "r")
+    path = tmp_path / "r" / "search.info"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(ValueError, match=f"^{tmp_path}/r/search.info: {message}"):
+        SearchResults.open(str(tmp_path / "r"))
+
+
+@pytest.mark.parametrize("claimed", [{"segments": 2**31 - 1}, {"segments": 2**31 - 1, "piece": 1}])
+def test_descriptions_that_claim_too_much(tmp_path, segments, claimed):
+    """Neither time nor memory goes where no pieces are."""
+    search(segments, tmp_path / "r")
+    path = tmp_path / "r" / "search.info"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **claimed, "num_shards": 100_000}))
+    begin = time.monotonic()
+    with pytest.raises(ValueError, match="pieces are missing, .*: run trime-bm25 search with"):
+        SearchResults.open(str(tmp_path / "r")).read()
+    assert time.monotonic() - begin < 5
+    path.write_text(json.dumps({**json.loads(path.read_text()), "segments": 23, "piece": 10**6, "k": 10**9}))
+    with pytest.raises(ValueError, match="neighbors-00000000.npz is damaged .it is too short"):
+        SearchResults.open(str(tmp_path / "r")).read()
+
+
+def test_leftovers_of_a_killed_search(tmp_path, segments):
+    """Of a piece that was written in the meantime, too; but not what another search writes now."""
+    search(segments, tmp_path / "r")
+    left = tmp_path / "r" / f"neighbors-00000004.npz.{'0' * 16}.tmp"
+    left.write_text("half")
+    number, living = new_temporary(str(tmp_path / "r" / "neighbors-00000008.npz"))
+    try:
+        search(segments, tmp_path / "r")
+        assert [str(path) for path in (tmp_path / "r").glob("*.tmp")] == [living]
+    finally:
+        os.close(number)
+
+
+def test_places_are_checked_before_the_search(tmp_path, segments, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    searcher = Numbers()
+    with pytest.raises(ValueError, match="^`results_path` .*file is no folder"):
+        search(segments, tmp_path / "file", searcher)
+    with pytest.raises(ValueError, match="^`results_path` .*cannot be written"):
+        search(segments, "/proc/none", searcher)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 500))
+    with pytest.raises(
+        ValueError, match="^`results_path` .*552 bytes are to be written, .* has 500: make room"
+    ):
+        search(segments, tmp_path / "r", searcher)
+    assert not searcher.asked
+
+
+def test_full_disk(tmp_path, segments):
+    with largest_file(900), pytest.raises((OSError, ValueError), match="r/neighbors-00000000.npz"):
+        search(segments, tmp_path / "r")
+    assert sorted(path.name for path in (tmp_path / "r").iterdir()) == ["search.info"]
+
+
+def test_damaged_list_is_written_again(tmp_path, segments):
+    results, path = search(segments, tmp_path / "r"), tmp_path / "b.json"
+    write_batches(results, str(path))
+    whole = path.read_text()
+    for content in ("", whole[:-5], "[" + ", ".join(map(str, range(N))) + "]"):
+        path.write_text(content)
+        write_batches(results, str(path))
+        assert path.read_text() == whole
+
+
+def test_a_list_of_others_is_not_overwritten(tmp_path, segments):
+    results, path = search(segments, tmp_path / "r"), tmp_path / "b.json"
+    path.write_text("[2, 1, 0]")
+    with pytest.raises(ValueError, match=r"^`batch_file` .*b.json is there, without the .info"):
+        write_batches(results, str(path))
+    assert path.read_text() == "[2, 1, 0]"
+    with pytest.raises(ValueError, match="^`batch_file` .*/proc/b.json"):
+        write_batches(results, "/proc/b.json")
+
+
+@pytest.mark.parametrize("seed", [-1, 10**30])
+def test_impossible_seeds(tmp_path, segments, seed):
+    with pytest.raises(ValueError, match="^`seed` must"):
+        write_batches(search(segments, tmp_path / "r"), str(tmp_path / "b.json"), seed)
+    assert not (tmp_path / "b.json.info").exists()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"k": 10**9}, "`k` must be at most 1,000, not 1,000,000,000"),
+        ({"num_shards": 10**9}, "`num_shards` must be at most 100,000"),
+        ({"piece": 10**12}, "`piece` must be at most"),
+        ({"piece": -4}, "`piece` must be positive, not -4"),
+        ({"num_shards": 2, "shard_id": -1}, "`shard_id` -1 is not one of"),
         ({"k": 0}, "`k` must be positive"),
         ({"num_shards": 0}, "`num_shards` must be positive"),
         ({"num_shards": 2, "shard_id": 2}, "`shard_id` 2 is not one of the `num_shards` 2: 0 to 1"),

@@ -3,15 +3,14 @@
 import http.server
 import io
 import os
-import resource
 import sys
 import tarfile
 import threading
 import zipfile
-from contextlib import contextmanager
 
 import pytest
 
+from tests.bm25.small import largest_file
 from tests.commands import REFERENCE, ROOT
 
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "run_pretrained")]
@@ -147,17 +146,6 @@ def test_regular_members(tmp_path):
     assert archives.unpack(path, [("a.txt", tmp_path / "b")], 4)[0].read_bytes() == b"text"
     with pytest.raises(archives.ArchiveError, match="has 4 bytes, more than the 3"):
         archives.unpack(path, [("a.txt", tmp_path / "c")], 3)
-
-
-@contextmanager
-def largest_file(size):
-    """What a full disk is: nothing is written beyond so many bytes of a file."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_full_disk(tmp_path, server, capsys):
