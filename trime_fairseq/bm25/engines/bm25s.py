@@ -25,21 +25,31 @@ class Bm25s:
     def build(self, texts: list[str], folder: str, threads: int) -> None:
         """Takes one thread."""
         index_of(tokenized(texts)).save(folder)
+        try:
+            # NumPy does not notice where the disk is full by the last bytes of a file.
+            _load(folder)
+        except ValueError as error:
+            raise OSError(f"what was written cannot be read: {error.__cause__ or error}") from error
 
     def open(self, folder: str, threads: int) -> "Bm25sSearcher":
         if not os.path.exists(os.path.join(folder, PARAMETERS)):
             raise ValueError(f"{folder} is no index of bm25s: run trime-bm25 index with `engine` bm25s")
-        library = need("bm25s", "bm25s")
-        try:
-            index = library.BM25.load(folder, mmap=True)
-            _check(index)
-        # Python's and NumPy's readers raise a dozen kinds for damaged files.
-        except Exception as error:
-            reason = str(error) or type(error).__name__
-            raise ValueError(
-                f"{folder} is no index of bm25s that can be read ({reason}): remove it and build it again"
-            ) from error
-        return Bm25sSearcher(index, threads)
+        return Bm25sSearcher(_load(folder), threads)
+
+
+def _load(folder: str) -> Any:
+    """An index of bm25s, mapped into memory. Raises ValueError if it is damaged."""
+    library = need("bm25s", "bm25s")
+    try:
+        index = library.BM25.load(folder, mmap=True)
+        _check(index)
+    # Python's and NumPy's readers raise a dozen kinds for damaged files.
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise ValueError(
+            f"{folder} is no index of bm25s that can be read ({reason}): remove it and build it again"
+        ) from error
+    return index
 
 
 def _check(index: Any) -> None:
