@@ -3,6 +3,7 @@
 import http.server
 import io
 import os
+import random
 import sys
 import tarfile
 import threading
@@ -12,6 +13,7 @@ import pytest
 
 from tests.bm25.small import largest_file
 from tests.commands import REFERENCE, ROOT
+from tests.mutations import mutated
 
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "run_pretrained")]
 
@@ -136,6 +138,33 @@ def test_tar_files(tmp_path, kind, size, message):
     with pytest.raises(archives.ArchiveError, match=message):
         archives.unpack(path, [("a", tmp_path / "raw")], 1 << 30)
     assert not (tmp_path / "raw").exists()
+
+
+@pytest.mark.parametrize("form", ["zip", "tar.gz"])
+def test_random_damages(tmp_path, form):
+    """The right bytes, or one error that names the archive."""
+    draw = random.Random(3)
+    content, path = draw.randbytes(3000) + b"text " * 2000, tmp_path / f"a.{form}"
+    if form == "zip":
+        zipped(path, content)
+    else:
+        (tmp_path / "enwik8").write_bytes(content)
+        with tarfile.open(path, "w:gz") as archive:
+            archive.add(tmp_path / "enwik8", "deep/enwik8")
+    whole = path.read_bytes()
+    for number in range(150):
+        path.write_bytes(mutated(whole, draw))
+        error = None
+        try:
+            archives.unpack(path, [("enwik8", tmp_path / "raw")], 100_000)
+        except archives.ArchiveError as problem:
+            error = str(problem)
+        if error:
+            assert str(path) in error, number
+            assert not (tmp_path / "raw").exists(), number
+        else:
+            assert (tmp_path / "raw").read_bytes() == content, number
+            (tmp_path / "raw").unlink()
 
 
 def test_regular_members(tmp_path):
