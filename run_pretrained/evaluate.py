@@ -23,7 +23,7 @@ from archives import ArchiveError, unpack  # noqa: E402
 from fetch import FetchError, digest, digest_of, fetch, note_digest, noted_at, read_digest  # noqa: E402
 from get_data import sha256_digits  # noqa: E402
 
-from trime_fairseq.files import Lock  # noqa: E402
+from trime_fairseq.files import Lock, read_json  # noqa: E402
 
 ADDRESS = "https://nlp.cs.princeton.edu/projects/trime/pretrained_models/{}.zip"
 # Weights, two moments of Adam, and as much again.
@@ -132,6 +132,19 @@ def _number(value: float | None, digits: int = 4) -> str:
     return "not finite" if value is None else f"{value:.{digits}f}"
 
 
+def read_table(path: Path, parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """The models and what is known of them, checked."""
+    try:
+        table = read_json(str(path))
+    except (OSError, ValueError) as error:
+        parser.error(f"--table {path}: {error}")
+    kinds = {"data": str, "flags": str, "expected": dict}
+    for model, row in table.items() if isinstance(table, dict) else [("", None)]:
+        if not isinstance(row, dict) or not all(isinstance(row.get(name), kinds[name]) for name in kinds):
+            parser.error(f"--table {path}: {model!r} needs data and flags, which are texts, and expected")
+    return dict(table)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="a name of models.json")
@@ -145,7 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     end = given.index("--") if "--" in given else len(given)
     args, extra = parser.parse_args(given[:end]), given[end + 1 :]
-    table = json.loads(args.table.read_text(encoding="utf-8"))
+    table = read_table(args.table, parser)
     if args.sha256 and len(args.models) > 1:
         parser.error("--sha256 is that of one MODEL: name one")
     unknown = [model for model in args.models if model not in table]

@@ -233,6 +233,17 @@ def test_descriptions_that_claim_too_much(tmp_path, segments, claimed):
         SearchResults.open(str(tmp_path / "r")).read()
 
 
+def test_engine_that_finds_what_is_no_segment(tmp_path, segments):
+    class Beyond(Numbers):
+        def search(self, queries, k):
+            ids, scores = super().search(queries, k)
+            return ids + 30, scores
+
+    with pytest.raises(ValueError, match="^`index_path` finds what is no segment .ids must be from -1 to 22"):
+        search(segments, tmp_path / "r", Beyond())
+    assert not list((tmp_path / "r").glob("*.npz"))
+
+
 def test_leftovers_of_a_killed_search(tmp_path, segments):
     """Of a piece that was written in the meantime, too; but not what another search writes now."""
     search(segments, tmp_path / "r")
@@ -281,6 +292,12 @@ def test_a_list_of_others_is_not_overwritten(tmp_path, segments):
     with pytest.raises(ValueError, match=r"^`batch_file` .*b.json is there, without the .info"):
         write_batches(results, str(path))
     assert path.read_text() == "[2, 1, 0]"
+    (tmp_path / "other").mkdir()
+    other = segments_of(tmp_path / "other", [str(number) for number in reversed(range(N))])
+    path = tmp_path / "c.json"
+    write_batches(results, str(path))
+    with pytest.raises(ValueError, match="c.json is there, a list of other segments .*text_hash"):
+        write_batches(search(other, tmp_path / "o"), str(path))
     with pytest.raises(ValueError, match="^`batch_file` .*/proc/b.json"):
         write_batches(results, "/proc/b.json")
 

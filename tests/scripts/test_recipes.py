@@ -144,13 +144,13 @@ def released(tmp_path_factory, small):
     return folder
 
 
-def run_pretrained(folder, *models, code=0):
+def run_pretrained(folder, *models, code=0, table="table.json"):
     command = [
         sys.executable,
         ROOT / "run_pretrained" / "evaluate.py",
         *models,
         "--table",
-        "table.json",
+        table,
         "--cpu",
     ]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
@@ -170,6 +170,10 @@ def test_released_models_are_compared(released):
 def test_released_models_that_cannot_be_evaluated(released):
     assert "run `bash get_data.sh enwik8` first" in run_pretrained(released, "enwik8-38M-trime", code=2)
     assert "unknown model wiki103" in run_pretrained(released, "wiki103", code=2)
+    for content, message in (("[", "is no JSON file"), ('{"a": {"data": 1}}', "'a' needs data and flags")):
+        (released / "other.json").write_text(content)
+        output = run_pretrained(released, "a", code=2, table="other.json")
+        assert message in output.splitlines()[-1]
 
 
 def test_table_of_released_models():

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -97,12 +97,7 @@ def write_batches(results: SearchResults, batch_file: str, seed: int = 1) -> Bat
     """
     check_seed(seed)
     check_writable("`batch_file`", batch_file)
-    described = os.path.exists(batch_file + BatchesInfo.suffix)
-    if not described and os.path.exists(batch_file) and os.path.getsize(batch_file):
-        raise ValueError(
-            f"`batch_file` {batch_file} is there, without the {BatchesInfo.suffix} of a list that trime-bm25 "
-            "has made: remove it, or choose another name"
-        )
+    _refuse_others(batch_file, results)
     chain = greedy_chain(results.read()[0], seed)
     info = BatchesInfo.made_from(
         results.info,
@@ -117,6 +112,26 @@ def write_batches(results: SearchResults, batch_file: str, seed: int = 1) -> Bat
         info.write(batch_file)
         write_json(batch_file, chain.order.tolist(), indent=None)
     return info
+
+
+def _refuse_others(batch_file: str, results: SearchResults) -> None:
+    """Raises ValueError if a list is there that was not made of these segments."""
+    if not os.path.exists(batch_file) or not os.path.getsize(batch_file):
+        return
+    what = f"`batch_file` {batch_file} is there, "
+    try:
+        there = BatchesInfo.read(batch_file)
+    except ValueError:
+        return  # damaged, which is mended
+    if there is None:
+        what += f"without the {BatchesInfo.suffix} of a list that trime-bm25 has made"
+    else:
+        names = [entry.name for entry in fields(SegmentsInfo)]
+        different = there.differences(results.info, names)
+        if not different:
+            return
+        what += f"a list of other segments (there / here: {different})"
+    raise ValueError(f"{what}: remove it, or choose another name")
 
 
 def _is_there(batch_file: str, info: BatchesInfo) -> bool:

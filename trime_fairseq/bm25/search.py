@@ -59,7 +59,12 @@ def search_segments(
                 rows = slice(start - begin, stop - begin)
                 ids[rows], scores[rows] = _others(searcher, segments.texts[start:stop], start, k)
                 progress.update(stop - start)
-            results.write(begin, ids, scores)
+            try:
+                results.write(begin, ids, scores)
+            except ValueError as error:
+                raise ValueError(
+                    f"`index_path` finds what is no segment ({error}): remove it and build it again"
+                ) from error
     return results
 
 
