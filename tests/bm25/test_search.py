@@ -11,6 +11,7 @@ import pytest
 from trime_fairseq.bm25 import SearchResults, greedy_chain, search_segments, write_batches
 from trime_fairseq.bm25.batches import BatchesInfo, order_hash
 from trime_fairseq.bm25.engines.base import no_hits
+from trime_fairseq.cli.bm25 import main
 from trime_fairseq.data.predefined import read_predefined
 from trime_fairseq.files import new_temporary
 
@@ -274,6 +275,20 @@ def test_full_disk(tmp_path, segments):
     with largest_file(900), pytest.raises((OSError, ValueError), match="r/neighbors-00000000.npz"):
         search(segments, tmp_path / "r")
     assert sorted(path.name for path in (tmp_path / "r").iterdir()) == ["search.info"]
+
+
+def test_full_disk_of_a_command(tmp_path, segments, capsys):
+    search(segments, tmp_path / "r")
+    words = ["batches", "--results-path", str(tmp_path / "r"), "--batch-file", str(tmp_path / "b.json")]
+    with largest_file(60):
+        assert main(words) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(
+        f"trime-bm25 batches: error: {tmp_path}/b.json.info cannot be written (File too large"
+    )
+    assert last.endswith("): make room there, or choose another place, and run the command again")
+    assert main(words) == 0
+    assert sorted(path.name for path in tmp_path.glob("b.*")) == ["b.json", "b.json.info"]
 
 
 def test_damaged_list_is_written_again(tmp_path, segments):

@@ -1,6 +1,7 @@
 """BM25 batching: segments, their index, their neighbours, predefined batches of them. See docs/bm25.md."""
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -201,13 +202,24 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status: 0, or 1 after an error of one line."""
     args = get_parser().parse_args(argv)
     log_to_stdout()
 
     def command() -> int:
-        COMMANDS[args.command].run(args)
+        try:
+            COMMANDS[args.command].run(args)
+        except OSError as error:
+            if error.errno not in _NO_ROOM or not error.filename:
+                raise
+            raise ValueError(
+                f"{error.filename} cannot be written ({error.strerror}): make room there, or choose another "
+                "place, and run the command again"
+            ) from error
         return 0
 
     return run(f"{PROGRAM} {args.command}", command)
