@@ -310,7 +310,8 @@ def test_known_archives_are_verified(tmp_path):
         get_data.members("enwik8", tmp_path / "raw", tmp_path)
 
 
-def test_shell_command(tmp_path):
+def test_shell_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHON", sys.executable)
     output = run("bash", ROOT / "get_data.sh", "wikitext-103", "--from", tmp_path, cwd=tmp_path, fails=True)
     assert f"--from {tmp_path}: none of wikitext-103-v1.zip" in output
     assert "invalid choice" in run("bash", ROOT / "get_data.sh", "wikitext-2", cwd=tmp_path, fails=True)
