@@ -1,0 +1,54 @@
+"""Text binarised as ``lazy`` or ``cached``, whose lines can be read in any order, by any process."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq.data import ConcatDataset, FairseqDataset
+from fairseq.data.indexed_dataset import IndexedDataset, data_file_path
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class StoredText(FairseqDataset):
+    """The lines of a text in fairseq's old format, mapped from its file.
+
+    fairseq's ``cached`` reads only lines that it was told of before (:meth:`prefetch`), its ``lazy`` one
+    shares the position in an open file between processes. Neither holds for batches in an order of one's own.
+
+    Args:
+        lines: fairseq's dataset; its index is kept.
+    """
+
+    def __init__(self, lines: IndexedDataset) -> None:
+        super().__init__()
+        self.sizes: NDArray[np.int64] = lines.sizes
+        self._begins = lines.data_offsets
+        self._path, self._dtype = data_file_path(lines.path), lines.dtype
+        self._first = 1 if lines.fix_lua_indexing else 0
+        self._tokens: NDArray[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, index: int) -> Tensor:
+        if self._tokens is None:
+            self._tokens = np.memmap(self._path, self._dtype, "r")
+        begin = self._begins[index]
+        line = self._tokens[begin : begin + self.sizes[index]]
+        return torch.from_numpy(line.astype(np.int64) - self._first)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A loader's worker maps the file itself.
+        return {**self.__dict__, "_tokens": None}
+
+
+def readable_in_any_order(dataset: Any) -> Any:
+    """The dataset, in which every part that wants to be told of its lines before is replaced."""
+    if isinstance(dataset, IndexedDataset):
+        return StoredText(dataset)
+    if isinstance(dataset, ConcatDataset):
+        dataset.datasets = [readable_in_any_order(part) for part in dataset.datasets]
+    elif hasattr(dataset, "dataset"):
+        dataset.dataset = readable_in_any_order(dataset.dataset)
+    return dataset
