@@ -1,7 +1,7 @@
 """The files of a binarised text, compared with each other before they are used. Needs no fairseq.
 
-fairseq believes what an index says: where it is damaged, fairseq asks for gigabytes, or reads another text than
-the one that was written. What is compared here costs one pass over files that fairseq reads once as well.
+fairseq believes what an index says: where it is damaged, fairseq asks for gigabytes, or reads another text
+than the one that was written. What is compared here costs one pass over files that fairseq reads once as well.
 """
 
 import os
@@ -65,8 +65,8 @@ def check_text(path: str, types: int, impl: str | None = None) -> int | None:
     if impl == "fasta" or (os.path.isfile(f"{path}.fasta") and not os.path.isfile(f"{path}.idx")):
         # fairseq's lengths of its lines leave their ends out, so that blocks of tokens would be wrong.
         raise ValueError(
-            f"--dataset-impl fasta is not for language models: write the sequences of {path}.fasta as lines and "
-            "binarise them with fairseq-preprocess"
+            f"--dataset-impl fasta is not for language models: write the sequences of {path}.fasta as lines "
+            "and binarise them with fairseq-preprocess"
         )
     for name in (f"{path}.idx", f"{path}.bin"):
         if not os.path.isfile(name):
@@ -86,8 +86,8 @@ def check_text(path: str, types: int, impl: str | None = None) -> int | None:
 def _check_raw(path: str) -> int | None:
     if not os.path.isfile(path):
         raise FileNotFoundError(
-            f"{path} is not there: --dataset-impl raw reads a text file of this name (fairseq-preprocess calls "
-            f"it {os.path.basename(path)}.None-None: rename it)"
+            f"{path} is not there: --dataset-impl raw reads a text file of this name (fairseq-preprocess "
+            f"calls it {os.path.basename(path)}.None-None: rename it)"
         )
     tokens = 0
     try:
@@ -138,7 +138,7 @@ def _chunks(*arrays: NDArray[Any]) -> Iterator[tuple[NDArray[np.int64], ...]]:
 
 
 def _sum_of_sizes(path: str, sizes: NDArray[Any], begins: NDArray[Any], unit: int) -> int:
-    """The sum of ``sizes``, if line by line they lie one behind the other at ``begins`` (in ``unit`` bytes)."""
+    """The sum of ``sizes``, if line by line they lie one behind the other at ``begins``, in ``unit`` bytes."""
     total = 0
     for of_lines, begin in _chunks(sizes, begins):
         if (of_lines < 0).any():
@@ -202,7 +202,7 @@ def _read_huffman(path: str, header: bytes) -> _Index:
 
 
 def _check_tokens(path: str, index: _Index, types: int) -> None:
-    tokens = np.memmap(path, index.dtype, "r")
+    tokens = np.memmap(path, np.dtype(index.dtype), "r")
     smallest, largest = index.first, index.first
     for begin in range(0, len(tokens), _TOKENS):
         part = tokens[begin : begin + _TOKENS]
@@ -212,6 +212,6 @@ def _check_tokens(path: str, index: _Index, types: int) -> None:
     outside = smallest if smallest < index.first else largest
     if not index.first <= outside < index.first + types:
         raise ValueError(
-            f"{path} holds the token {outside - index.first:,}, but the dictionary has {types:,} types: it is "
-            f"damaged or of another dictionary, {_AGAIN} --srcdict dict.txt"
+            f"{path} holds the token {outside - index.first:,}, but the dictionary has {types:,} types: it "
+            f"is damaged or of another dictionary, {_AGAIN} --srcdict dict.txt"
         )

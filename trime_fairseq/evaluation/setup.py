@@ -64,7 +64,7 @@ class EvaluationSetup:
         shard: the part of this process.
         context_window: tokens of context.
         max_positions: of the model.
-        no_more_positions: the model cannot run on longer inputs either, as it can where positions are computed.
+        no_more_positions: the model cannot run on longer inputs, as it can where positions are computed.
 
     Raises:
         ValueError: for flags that contradict the checkpoint or the data.

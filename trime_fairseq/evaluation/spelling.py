@@ -1,4 +1,4 @@
-"""What the symbols of a dictionary of subwords stand for in the text: bytes, white space, the parts of words."""
+"""What the symbols of a dictionary of subwords stand for in the text: bytes, white space, parts of words."""
 
 import os
 import re
@@ -40,8 +40,8 @@ class Piece:
     Attributes:
         text: its characters, white space as such; of byte-level symbols a character for each byte.
         size: bytes, in UTF-8.
-        continues: whether the next symbol goes on with the word, without a space; None where spaces are part of
-            symbols.
+        continues: whether the next symbol goes on with the word, without a space; None where spaces are part
+            of symbols.
     """
 
     text: str
@@ -53,8 +53,8 @@ def check_post_process(value: str) -> None:
     """Raises ValueError, with flag and choices, for a ``--post-process`` that is unknown."""
     if value not in SCHEMES:
         raise ValueError(
-            f"--post-process {value} is not known in evaluation: pass one of {', '.join(map(repr, SCHEMES))}, or "
-            "leave it out"
+            f"--post-process {value} is not known in evaluation: leave it out, or pass one of "
+            f"{', '.join(map(repr, SCHEMES))}"
         )
 
 
@@ -138,8 +138,8 @@ def _gpt2_tokens(path: str) -> dict[str, str]:
     """By the number that stands in the text, GPT-2's own symbol."""
     if not os.path.isfile(path):
         raise ValueError(
-            f"--post-process gpt2: {path} is not there, which says what the numbers of the text stand for: copy the "
-            f"{ENCODER} of the BPE to it, or leave the flag out"
+            f"--post-process gpt2: {path} is not there, which says what the numbers of the text stand for: "
+            f"copy the {ENCODER} of the BPE to it, or leave the flag out"
         )
     numbers = read_json(path)
     if not isinstance(numbers, dict) or not all(type(number) is int for number in numbers.values()):
@@ -172,8 +172,8 @@ class PieceTables:
     @classmethod
     def of(cls, pieces: Sequence[Piece | None], eos: int) -> "PieceTables":
         """Of the pieces of all types, None where one is not known; ``eos`` is the line end."""
-        number = len(pieces)
-        tables = cls(*(np.zeros(number, kind) for kind in [np.int64] * 2 + [np.bool_] * 5))
+        numbers = [np.zeros(len(pieces), np.int64) for _ in range(2)]
+        tables = cls(*numbers, *(np.zeros(len(pieces), np.bool_) for _ in range(5)))
         for symbol, piece in enumerate(pieces):
             if symbol == eos:
                 tables.size[symbol], tables.closed[symbol] = 1, True

@@ -55,8 +55,8 @@ class TextUnits:
         return self.bytes - self.leading if prefixed else self.bytes
 
     def losses(self, nll_nats: float) -> dict[str, Any]:
-        """The fields of the result: counts, bits per word (a line end is one) and per byte; None where tokens are
-        unknown, so that nobody can tell."""
+        """The fields of the result: counts, bits per word (a line end is one) and per byte; None where tokens
+        are unknown, so that nobody can tell."""
         known = not self.unknown
         words, size = self.words + self.line_ends, self.text_bytes
         bits = nll_nats / math.log(2)
@@ -77,13 +77,13 @@ class TextUnits:
         fairseqs = _FAIRSEQS_LINE.get(post_process, "; fairseq's line is per token")
         if found["loss_per_word"] is None or found["loss_per_byte"] is None:
             logger.info(
-                f"TRIME: {self.unknown:,} tokens are <unk> or no subwords of {_name(self.scheme)}, so the loss per "
-                f"word and per byte is not known{fairseqs}"
+                f"TRIME: {self.unknown:,} tokens are <unk> or no {_name(self.scheme)}, so the loss per word and "
+                f"per byte is not known{fairseqs}"
             )
             return
         ppl = "" if found["ppl_per_word"] is None else f" (perplexity {found['ppl_per_word']:.2f})"
         logger.info(
-            f"TRIME: {found['words']:,} words and {found['line_ends']:,} line ends, {found['bytes']:,} bytes, "
+            f"TRIME: {found['words']:,} words and {found['line_ends']:,} line ends, {found['bytes']:,} bytes "
             f"of {_name(self.scheme)}: {found['loss_per_word']:.4f} bits per word or line end{ppl}, "
             f"{found['loss_per_byte']:.4f} bits per byte{fairseqs}"
         )
@@ -149,7 +149,8 @@ class UnitCounter:
             int(tables.inner[here].sum()) + int((begun & tables.closed[before]).sum()),
             int((here == self.eos).sum()),
             int(tables.size[here].sum()) + int((begun & tables.space[before]).sum()),
-            int(tables.unknown[here].sum()),
+            # Before a shard or a gap may lie one that is not counted here, and a word that it began.
+            int(tables.unknown[here].sum()) or int(tables.unknown[before].any()),
             int(first.sum()),
             int((first & tables.white[here]).sum()),
         ]

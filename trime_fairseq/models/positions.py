@@ -15,6 +15,6 @@ def check_room_for_bos(model: Any, tokens_per_sample: int) -> None:
     positions = model.decoder.max_positions()
     if tokens_per_sample + 1 > positions:
         raise ValueError(
-            f"--add-bos-token makes samples of --tokens-per-sample {tokens_per_sample} one token longer, but the "
-            f"model has {positions} positions: pass --tokens-per-sample {positions - 1} or less"
+            f"--add-bos-token makes samples of --tokens-per-sample {tokens_per_sample} one token longer, but "
+            f"the model has {positions} positions: pass --tokens-per-sample {positions - 1} or less"
         )

@@ -111,10 +111,8 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         except OSError:
             raise
         except Exception as error:  # fairseq's own are of several kinds, and name no file
-            folder = data_folders(args.data)[0]
-            raise ValueError(
-                f"{os.path.join(folder, 'dict.txt')} is no dictionary of fairseq-preprocess, or damaged: {error}"
-            ) from None
+            path = os.path.join(data_folders(args.data)[0], "dict.txt")
+            raise ValueError(f"{path} is no dictionary of fairseq-preprocess, or damaged: {error}") from None
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> Any:
         """fairseq's own, once the files are checked.
