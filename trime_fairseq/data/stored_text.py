@@ -1,10 +1,11 @@
-"""Text binarised as ``lazy`` or ``cached``, whose lines can be read in any order, by any process."""
+"""Text binarised as ``lazy``, ``cached`` or ``huffman``, read in any order by any process."""
 
 from typing import Any
 
 import numpy as np
 import torch
-from fairseq.data import ConcatDataset, FairseqDataset
+from fairseq.data import ConcatDataset, Dictionary, FairseqDataset
+from fairseq.data.huffman import HuffmanMMapIndexedDataset
 from fairseq.data.indexed_dataset import IndexedDataset, data_file_path
 from numpy.typing import NDArray
 from torch import Tensor
@@ -43,12 +44,49 @@ class StoredText(FairseqDataset):
         return {**self.__dict__, "_tokens": None}
 
 
-def readable_in_any_order(dataset: Any) -> Any:
-    """The dataset, in which every part that wants to be told of its lines before is replaced."""
+class CodedText(FairseqDataset):
+    """The lines of ``--dataset-impl huffman``, in the numbers of the dictionary.
+
+    fairseq's own gives the numbers of the code, which are ranks by frequency: the symbols are others then.
+
+    Args:
+        lines: fairseq's dataset.
+        dictionary: that the model has.
+
+    Raises:
+        ValueError: if the code has a symbol that the dictionary lacks.
+    """
+
+    def __init__(self, lines: HuffmanMMapIndexedDataset, dictionary: Dictionary) -> None:
+        super().__init__()
+        self.lines, self.sizes = lines, lines.sizes
+        symbols = {node.id: node.symbol for node in lines.coder}
+        unknown = [symbol for symbol in symbols.values() if symbol not in dictionary]
+        if unknown:
+            raise ValueError(
+                f"{lines._prefix_path}.vocab has the symbol {unknown[0]!r}, which the dictionary lacks: make "
+                "the text again with the dictionary of the model"
+            )
+        self._numbers = np.zeros(max(symbols) + 1, np.int64)
+        for number, symbol in symbols.items():
+            self._numbers[number] = dictionary.index(symbol)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.from_numpy(self._numbers[self.lines[index].numpy()])
+
+
+def readable_in_any_order(dataset: Any, dictionary: Dictionary) -> Any:
+    """The dataset, with the parts replaced that cannot be read in any order, or are not in the numbers of the
+    dictionary."""
     if isinstance(dataset, IndexedDataset):
         return StoredText(dataset)
+    if isinstance(dataset, HuffmanMMapIndexedDataset):
+        return CodedText(dataset, dictionary)
     if isinstance(dataset, ConcatDataset):
-        dataset.datasets = [readable_in_any_order(part) for part in dataset.datasets]
+        dataset.datasets = [readable_in_any_order(part, dictionary) for part in dataset.datasets]
     elif hasattr(dataset, "dataset"):
-        dataset.dataset = readable_in_any_order(dataset.dataset)
+        dataset.dataset = readable_in_any_order(dataset.dataset, dictionary)
     return dataset

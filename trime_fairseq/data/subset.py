@@ -1,15 +1,14 @@
 """The subsets of DATA: checked before fairseq reads them, and readable in any order afterwards."""
 
-import logging
 import os
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
+from fairseq.data import Dictionary
+
 from .stored_text import readable_in_any_order
 from .text_files import check_text
-
-logger = logging.getLogger(__name__)
 
 
 def load_subset(
@@ -17,7 +16,7 @@ def load_subset(
     datasets: dict[str, Any],
     config: Any,
     folder: str,
-    types: int,
+    dictionary: Dictionary,
     name: str,
     flag: str,
     combine: bool,
@@ -29,7 +28,7 @@ def load_subset(
         datasets: where ``load`` puts it.
         config: of the task: ``dataset_impl``, ``sample_break_mode``.
         folder: of DATA, in this epoch.
-        types: number of types of the dictionary.
+        dictionary: of the text.
         name: of the subset, ``train``, ``valid``, ...
         flag: that names it, for messages.
         combine: ``train``, ``train1``, ... are one text.
@@ -39,7 +38,7 @@ def load_subset(
         ValueError: with file, flag and fix, if a file is damaged or the text holds no token.
     """
     impl = None if config.dataset_impl is None else str(config.dataset_impl)
-    counts = list(_tokens(os.path.join(folder, name), types, impl, combine))
+    counts = list(_tokens(os.path.join(folder, name), len(dictionary), impl, combine))
     if None not in counts and not sum(filter(None, counts)):
         raise ValueError(
             f"{flag} {name} of DATA {folder} holds no token: give fairseq-preprocess a text with at "
@@ -54,7 +53,7 @@ def load_subset(
             f"{flag} {name} of DATA {folder} holds no document, only empty lines: pass another "
             "--sample-break-mode than complete_doc"
         ) from None
-    readable_in_any_order(datasets[name])
+    readable_in_any_order(datasets[name], dictionary)
 
 
 def _tokens(path: str, types: int, impl: str | None, combine: bool) -> Iterator[int | None]:

@@ -1,7 +1,7 @@
 """The files of a binarised text, compared with each other before they are used. Needs no fairseq.
 
 fairseq believes what an index says: where it is damaged, fairseq asks for gigabytes, or reads another text
-than the one that was written. What is compared here costs one pass over files that fairseq reads once as well.
+than the one that was written. The comparison takes one pass over files that fairseq reads once as well.
 """
 
 import os
@@ -138,7 +138,8 @@ def _chunks(*arrays: NDArray[Any]) -> Iterator[tuple[NDArray[np.int64], ...]]:
 
 
 def _sum_of_sizes(path: str, sizes: NDArray[Any], begins: NDArray[Any], unit: int) -> int:
-    """The sum of ``sizes``, if line by line they lie one behind the other at ``begins``, in ``unit`` bytes."""
+    """The sum of ``sizes``, if the lines lie one behind the other at ``begins``, which are in ``unit``
+    bytes."""
     total = 0
     for of_lines, begin in _chunks(sizes, begins):
         if (of_lines < 0).any():
@@ -193,7 +194,8 @@ def _read_huffman(path: str, header: bytes) -> _Index:
     tokens = end = 0
     sizes, ends = _array(path, "<i4", 33, lines), _array(path, "<i8", 33 + 4 * lines, lines)
     for of_lines, of_ends in _chunks(sizes, ends):
-        if (of_lines < 0).any() or (np.diff(of_ends, prepend=end) < 0).any():
+        # No line is empty, and none has more tokens than bits.
+        if (of_lines <= 0).any() or (of_lines > 8 * np.diff(of_ends, prepend=end)).any():
             raise _damaged(path, "its lengths and positions of lines do not fit each other")
         tokens, end = tokens + int(of_lines.sum()), int(of_ends[-1])
     if end != data_bytes:

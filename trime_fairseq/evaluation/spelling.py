@@ -172,8 +172,10 @@ class PieceTables:
     @classmethod
     def of(cls, pieces: Sequence[Piece | None], eos: int) -> "PieceTables":
         """Of the pieces of all types, None where one is not known; ``eos`` is the line end."""
-        numbers = [np.zeros(len(pieces), np.int64) for _ in range(2)]
-        tables = cls(*numbers, *(np.zeros(len(pieces), np.bool_) for _ in range(5)))
+        count = len(pieces)
+        size, inner = np.zeros((2, count), np.int64)
+        opens, white, closed, space, unknown = np.zeros((5, count), np.bool_)
+        tables = cls(size, inner, opens, white, closed, space, unknown)
         for symbol, piece in enumerate(pieces):
             if symbol == eos:
                 tables.size[symbol], tables.closed[symbol] = 1, True

@@ -77,8 +77,8 @@ class TextUnits:
         fairseqs = _FAIRSEQS_LINE.get(post_process, "; fairseq's line is per token")
         if found["loss_per_word"] is None or found["loss_per_byte"] is None:
             logger.info(
-                f"TRIME: {self.unknown:,} tokens are <unk> or no {_name(self.scheme)}, so the loss per word and "
-                f"per byte is not known{fairseqs}"
+                f"TRIME: {self.unknown:,} tokens are <unk> or no {_name(self.scheme)}, so the loss per word "
+                f"and per byte is not known{fairseqs}"
             )
             return
         ppl = "" if found["ppl_per_word"] is None else f" (perplexity {found['ppl_per_word']:.2f})"

@@ -1,11 +1,11 @@
 """Registers everything with fairseq, which imports this folder of a ``--user-dir`` by itself."""
 
 from .. import criterions, models
-from ..data.numpy_names import restore_numpy_names
+from ..data.removed_names import restore_removed_names
 from ..evaluation.quiet import ignore_warnings
 from . import trime_language_modeling
 
 ignore_warnings()
-restore_numpy_names()
+restore_removed_names()
 
 __all__ = ["criterions", "models", "trime_language_modeling"]

@@ -125,7 +125,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         folder = folders[(epoch - 1) % len(folders)]
         load_subset(
             lambda: super(TrimeLanguageModelingTask, self).load_dataset(split, epoch, combine, **kwargs),
-            *(self.datasets, self.args, folder, len(self.source_dictionary)),
+            *(self.datasets, self.args, folder, self.source_dictionary),
             *(split, self._flag_of(split), combine),
         )
 
