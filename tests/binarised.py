@@ -11,9 +11,9 @@ from fairseq.models.transformer_lm import base_lm_architecture
 WORDS = [f"w{number}" for number in range(40)]
 
 
-def make_dictionary():
+def make_dictionary(words=WORDS):
     dictionary = Dictionary()
-    for word in WORDS:
+    for word in words:
         dictionary.add_symbol(word)
     return dictionary
 
@@ -28,10 +28,10 @@ def lines_of(count, length=9, empty_every=0):
     return lines
 
 
-def write_text(folder, kind="mmap", **subsets):
+def write_text(folder, kind="mmap", words=WORDS, **subsets):
     """A data folder whose subsets are the given lists of lines."""
     folder.mkdir(parents=True, exist_ok=True)
-    dictionary = make_dictionary()
+    dictionary = make_dictionary(words)
     dictionary.save(str(folder / "dict.txt"))
     for name, lines in subsets.items():
         path = folder / name

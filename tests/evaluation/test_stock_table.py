@@ -1,6 +1,7 @@
 """Flags and texts that fairseq's own task evaluates: without memories the loss is the same."""
 
 import copy
+import math
 import re
 import sys
 
@@ -127,11 +128,10 @@ TABLE = [
 @pytest.mark.parametrize(("text", "flags"), TABLE, ids=str)
 def test_loss_of_the_stock_task(evaluate, text, flags):
     stock, _ = evaluate("language_modeling", text, **{"batch_size": 1, **flags})
-    for batch_size in (1, 3):
-        loss, result = evaluate("trime_language_modeling", text, **{**flags, "batch_size": batch_size})
-        assert result.loss == pytest.approx(stock, rel=2e-6)
-        assert loss == pytest.approx(stock, rel=2e-6)
-        assert result.mem_mass == 0
+    loss, result = evaluate("trime_language_modeling", text, **{"batch_size": 3, **flags})
+    assert result.loss == pytest.approx(stock, rel=2e-6)
+    assert loss == pytest.approx(stock, rel=2e-6)
+    assert result.mem_mass == 0
 
 
 @pytest.mark.parametrize("window", [0, 9])
@@ -195,6 +195,34 @@ def test_what_is_missing_or_damaged_is_named(evaluate, folder, tmp_path):
     (tmp_path / "text" / "dict.txt").write_text("w0 1\nw1 1\n")
     with pytest.raises(ValueError, match="test.bin holds the token 43, but the dictionary has 6 types"):
         evaluate("trime_language_modeling", str(tmp_path / "text"))
+
+
+def test_loss_per_word_and_fairseqs_own(evaluate, tmp_path):
+    """fairseq counts a word once more for every sample that ends within it."""
+    pieces = ["a@@", "b@@", "c", "d", "e@@"]
+    words = ["a@@ b@@ c", "d", "e@@ d", "c", "b@@ c"]
+    lines = [" ".join(words[(3 * n + k * k) % 5] for k in range(1 + n % 7)) for n in range(20)]
+    data = str(write_text(tmp_path / "bpe", words=pieces, test=lines))
+    tokens = [token for line in lines for token in [*line.split(), "</s>"]]
+    count = sum(not token.endswith("@@") for token in tokens)
+    size = len("".join(f"{line}\n" for line in lines).replace("@@ ", "").encode())
+    cut = sum(tokens[end - 1].endswith("@@") for end in range(11, len(tokens), 11))
+    assert cut
+    flags = dict(tokens_per_sample=11, batch_size=4)
+    plain, _ = evaluate("trime_language_modeling", data, **flags)
+    for flag in (None, "@@ ", "subword_nmt", "@@"):
+        loss, result = evaluate("trime_language_modeling", data, post_process=flag, **flags)
+        bits = result.nll_nats / math.log(2)
+        found = result.as_json()
+        assert found["words"] + found["line_ends"] == count
+        assert found["line_ends"] == len(lines)
+        assert found["loss_per_word"] == pytest.approx(bits / count, rel=1e-12)
+        assert found["loss_per_byte"] == pytest.approx(bits / size, rel=1e-12)
+        assert result.loss == pytest.approx(bits / len(tokens), rel=1e-12)
+        if flag == "@@ ":
+            assert loss == pytest.approx(bits / (count + cut), rel=2e-6)
+        else:
+            assert loss == plain == pytest.approx(result.loss, rel=2e-6)
 
 
 def test_flag_that_fairseq_does_not_know(evaluate, caplog):
