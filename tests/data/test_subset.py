@@ -151,6 +151,13 @@ def segments(tmp_path):
     return make
 
 
+def test_lines_of_more_tokens_than_16_bits_count(tmp_path):
+    """A book on a line."""
+    task = make_task(write_text(tmp_path, train=[" ".join(["w1"] * 65599), "w2"]), sample_break_mode="eos")
+    task.load_dataset("train")
+    assert task.dataset("train").sizes.tolist() == [65600, 2]
+
+
 TRAINING = dict(grouped_shuffling=False, update_epoch_batch_itr=False, skip_remainder_batch=False)
 
 

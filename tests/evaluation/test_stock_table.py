@@ -2,7 +2,6 @@
 
 import copy
 import math
-import re
 import sys
 
 import pytest
@@ -182,6 +181,11 @@ def test_refused(evaluate, text, flags, message):
         evaluate("trime_language_modeling", text, **{"batch_size": 1, **flags})
 
 
+def test_further_folders_are_not_evaluated_without_a_word(evaluate, folder, caplog):
+    evaluate("trime_language_modeling", "mmap:documents")
+    assert f"DATA names 2 folders: fairseq evaluates the first, {folder / 'mmap'}" in caplog.text
+
+
 def test_what_is_missing_or_damaged_is_named(evaluate, folder, tmp_path):
     for ending, message in [(".idx", "test.idx is not there"), (".bin", "test.bin is not there")]:
         write_text(tmp_path / "text", test=LINES)
@@ -232,4 +236,5 @@ def test_flag_that_fairseq_does_not_know(evaluate, caplog):
     loss, result = evaluate("trime_language_modeling", "mmap", batch_size=4, post_process="sentencepiece")
     assert loss == plain
     assert result.description["post_process"] == "sentencepiece"
-    assert re.search(r"bits per byte; fairseq's line is per token", caplog.text)
+    assert "--post-process sentencepiece: no type of the dictionary has the mark ▁, so all" in caplog.text
+    assert "loss_per_word" not in result.as_json()

@@ -167,6 +167,17 @@ def test_spaces_at_the_beginning_of_lines():
     assert count(every).text_bytes == count(every, "sentencepiece").text_bytes == 6
 
 
+@pytest.mark.parametrize("flag", SCHEMES)
+def test_no_claim_where_the_flag_is_not_true(flag, caplog):
+    """Of words; or of subwords that are marked otherwise."""
+    assert count(["the cat sat"], flag) is None
+    assert f"--post-process {flag}: no type of the dictionary has the mark" in caplog.text
+    if SCHEMES[flag] != "@@":
+        assert count(continued(TEXT), flag) is None
+    else:
+        assert count(sentencepiece(TEXT), flag) is None
+
+
 @pytest.mark.parametrize("write", [continued, sentencepiece, gpt2])
 def test_no_claim_with_unknown_tokens(write, caplog):
     lines = write(TEXT)

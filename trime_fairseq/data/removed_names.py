@@ -25,15 +25,17 @@ class _Extended(types.ModuleType):
 def restore_removed_names() -> None:
     """Lets fairseq cut a text into lines, and read ``--dataset-impl huffman``, with today's libraries.
 
-    ``TokenBlockDataset`` says ``np.compat.long``, for ``--sample-break-mode eos`` and in fairseq-interactive;
+    ``TokenBlockDataset`` says ``np.compat.long`` for ``--sample-break-mode eos`` and in fairseq-interactive;
     the Huffman code says ``util.rindex``. Only what these two files see is extended: the libraries stay as
     they are for everybody else.
     """
+    # The releases of fairseq say one or the other.
+    names = {"long": int, "compat": types.SimpleNamespace(long=int)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        has_compat = hasattr(getattr(numpy, "compat", None), "long")
-    if not has_compat:
-        token_block_dataset.np = _Extended(numpy, compat=types.SimpleNamespace(long=int))
+        missing = {name: value for name, value in names.items() if not hasattr(numpy, name)}
+    if missing:
+        token_block_dataset.np = _Extended(numpy, **missing)
     if not hasattr(util, "rindex"):
         huffman_coder.util = _Extended(util, rindex=_last_index)
     # In a sample of one token fairseq computes what precedes it by two, and does not use it.

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
+import numpy as np
 from fairseq.data import Dictionary
 
 from .stored_text import readable_in_any_order
@@ -54,6 +55,15 @@ def load_subset(
             "--sample-break-mode than complete_doc"
         ) from None
     readable_in_any_order(datasets[name], dictionary)
+    _count_long_samples(datasets[name])
+
+
+def _count_long_samples(dataset: Any) -> None:
+    """fairseq keeps sizes in 16 bits: a sample of 65,600 tokens, a book on a line, would count as 64."""
+    slices = np.asarray(dataset.dataset.slice_indices)
+    sizes = slices[:, 1].astype(np.int64) - slices[:, 0].astype(np.int64)
+    if not np.array_equal(sizes, dataset.sizes):
+        dataset.sizes = sizes
 
 
 def _tokens(path: str, types: int, impl: str | None, combine: bool) -> Iterator[int | None]:

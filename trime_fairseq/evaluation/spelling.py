@@ -1,5 +1,6 @@
 """What the symbols of a dictionary of subwords stand for in the text: bytes, white space, parts of words."""
 
+import logging
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -9,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files import read_json
+
+logger = logging.getLogger(__name__)
 
 # Values of --post-process, and what they say of the text; most are fairseq's names of its --bpe.
 SCHEMES = {
@@ -67,7 +70,7 @@ def find_scheme(symbols: Sequence[str], post_process: str | None, folder: str) -
         folder: DATA.
     """
     if post_process is not None:
-        return SCHEMES[post_process]
+        return _scheme_of_flag(symbols, post_process)
     enough = max(1, _UNMISTAKABLE * len(symbols))
     if any(symbol.startswith(_MARK) for symbol in symbols):
         return _MARK
@@ -79,6 +82,20 @@ def find_scheme(symbols: Sequence[str], post_process: str | None, folder: str) -
             return "gpt2"
     if os.path.isfile(os.path.join(folder, ENCODER)) and all(map(_is_number, symbols)):
         return "gpt2"
+    return None
+
+
+def _scheme_of_flag(symbols: Sequence[str], post_process: str) -> str | None:
+    """That of the flag, unless the symbols are not marked so: whatever was counted would be wrong."""
+    scheme = SCHEMES[post_process]
+    mark = {"@@": "@@", "gpt2": _SPACE_OF_GPT2}.get(scheme, _MARK)
+    found = any(symbol.endswith(mark) if mark == "@@" else mark in symbol for symbol in symbols)
+    if found or (scheme == "gpt2" and all(map(_is_number, symbols))):
+        return scheme
+    logger.warning(
+        f"TRIME: --post-process {post_process}: no type of the dictionary has the mark {mark}, so all losses "
+        "are per token"
+    )
     return None
 
 

@@ -123,6 +123,8 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         """
         folders = data_folders(self.args.data)
         folder = folders[(epoch - 1) % len(folders)]
+        if len(folders) > 1 and _is_command("eval"):
+            logger.warning(f"TRIME: DATA names {len(folders)} folders: fairseq evaluates the first, {folder}")
         load_subset(
             lambda: super(TrimeLanguageModelingTask, self).load_dataset(split, epoch, combine, **kwargs),
             *(self.datasets, self.args, folder, self.source_dictionary),
