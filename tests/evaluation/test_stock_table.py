@@ -119,6 +119,9 @@ TABLE = [
     ("mmap", dict(pad_to_fixed_length=True)),
     ("mmap", dict(pad_to_fixed_length=True, add_bos_token=True)),
     ("mmap", dict(output_word_probs=True, output_word_stats=True, context_window=9)),
+    ("mmap", dict(output_word_probs=True, add_bos_token=True, context_window=9)),
+    ("mmap", dict(output_dictionary_size=20)),
+    ("mmap", dict(softmax_batch=7)),
     ("mmap", dict(post_process="@@ ")),
     ("mmap", dict(post_process="subword_nmt")),
 ]
