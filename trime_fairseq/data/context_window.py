@@ -49,6 +49,7 @@ class ContextWindowDataset(FairseqDataset):
             ``tokens_per_sample + context_window`` together unless it is longer by itself.
         context_window: tokens of context, 0 or more.
         pad: padding symbol.
+        begins_with_bos: samples are one token longer than ``lengths`` says (``--add-bos-token``).
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class ContextWindowDataset(FairseqDataset):
         tokens_per_sample: int,
         context_window: int,
         pad: int,
+        begins_with_bos: bool = False,
     ) -> None:
         self.dataset = dataset
         self.kept = kept
@@ -66,6 +68,7 @@ class ContextWindowDataset(FairseqDataset):
         self.tokens_per_sample = tokens_per_sample
         self.context_window = context_window
         self.pad = pad
+        self.begins_with_bos = begins_with_bos
         # (position, last tokens up to and including it): consecutive positions need not read back.
         self._tail: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.int64))
 
@@ -74,8 +77,12 @@ class ContextWindowDataset(FairseqDataset):
 
     def context_length(self, position: int) -> int:
         """An upper bound of the context of a sample; all but the first samples reach it."""
-        room = self.tokens_per_sample + self.context_window - int(self.lengths[position])
+        room = self.tokens_per_sample + self.context_window - self.evaluated_length(position)
         return max(0, min(self.context_window, room))
+
+    def evaluated_length(self, position: int) -> int:
+        """Positions of the model's input that are a sample's own."""
+        return int(self.lengths[position]) + self.begins_with_bos
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         item = self.dataset[self.kept[position]]

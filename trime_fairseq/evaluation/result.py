@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from ..distributed import world_size
 from ..files import write_json
 from ..flags import flag
+from .units import TextUnits
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +109,12 @@ class EvaluationResult:
         """Whether any memory had a part in the loss."""
         return self.mem_mass > 0
 
+    @property
+    def units(self) -> TextUnits | None:
+        """Words and bytes of a text in subwords; None of another text."""
+        counted = self.measured.get("text_units")
+        return None if counted is None else TextUnits(**counted)
+
     def as_json(self) -> dict[str, Any]:
         """The content of the JSON file."""
         return {
@@ -124,6 +131,7 @@ class EvaluationResult:
             "nll_nats_without_memory": self.nll_nats_without_memory,
             **self.description,
             **self.measured,
+            **({} if self.units is None else self.units.losses(self.nll_nats)),
         }
 
     @classmethod
@@ -147,14 +155,13 @@ class EvaluationResult:
 
     def log(self, which: str, compare: bool = True) -> None:
         """Logs the loss and where the time went; then, where memories were used, what they gained."""
-        of_subwords = (
-            "subword token, fairseq's line is per word; " if self.description.get("post_process") else ""
-        )
         logger.info(
             f"TRIME: {which} {self.tokens:,} tokens, {self.tokens_per_second:,.0f} tokens/s: "
-            f"Loss (base 2): {self.loss:.4f}, Perplexity: {self.ppl:.2f}, {of_subwords}"
+            f"Loss (base 2): {self.loss:.4f}, Perplexity: {self.ppl:.2f}, "
             f"mass on memories {self.mem_mass:.3f}, share of the target's {self.mem_share:.3f}"
         )
+        if self.units is not None:
+            self.units.log(self.nll_nats, self.description.get("post_process"))
         seconds = self.measured.get("stage_seconds")
         if seconds:
             stages = ", ".join(f"{name} {value:.2f}" for name, value in seconds.items())
@@ -200,6 +207,9 @@ def merge_measured(shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     merged: dict[str, Any] = {
         "stage_seconds": {name: sum(seconds.get(name, 0.0) for seconds in stages) for name in names}
     }
+    counted = [shard["text_units"] for shard in shards if shard.get("text_units")]
+    if counted:
+        merged["text_units"] = asdict(TextUnits.merge(counted))
     searched = [shard for shard in shards if shard.get("recall_queries")]
     if searched:
         queries = sum(shard["recall_queries"] for shard in searched)

@@ -12,6 +12,7 @@ from ..distributed import rank, world_size
 from ..files import write_json
 from .result import EvaluationResult, Shard, merge_shard_files
 from .scorer import MemoryScorer
+from .units import UnitCounter
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class EvaluationRun:
         eval_file: where to write the result as JSON, if anywhere.
         shard: this process's part of the samples.
         at_end: functions to call after the last batch; what they return belongs to the result.
+        units: counts words and bytes, where that can be done.
 
     Attributes:
         batches: as given; iterated by themselves they are batches like any other.
@@ -74,13 +76,15 @@ class EvaluationRun:
         eval_file: str | None,
         shard: Shard,
         at_end: Sequence[Callable[[], Mapping[str, Any]]] = (),
+        units: UnitCounter | None = None,
     ) -> None:
         self.batches = batches
         self.scorer = scorer
         self._description = description
         self._eval_file = eval_file
         self._shard = shard
-        self._at_end = at_end
+        self._at_end = at_end if units is None else [*at_end, units.report]
+        self._units = units
         self.n = 0
         self.result: EvaluationResult | None = None
 
@@ -92,6 +96,8 @@ class EvaluationRun:
         with handed_on():
             for batch in self.batches:
                 self.n += 1
+                if self._units is not None:
+                    self._units.add(batch)
                 yield {**batch, _SCORER: self.scorer}
         self._finish()
 

@@ -10,7 +10,7 @@ import torch
 from fairseq.data import Dictionary, FairseqDataset, iterators
 
 from ..data.context_window import ContextWindowDataset
-from ..data.provenance import text_files_hash
+from ..data.provenance import data_folders, text_files_hash
 from ..data.text_order import consecutive_batches, contiguous_shard, keep_short_enough
 from ..datastore import BackgroundSink, Manifest, RecallSample, Retriever, RowSink
 from ..distributed import is_distributed, rank, world_size
@@ -23,6 +23,7 @@ from .recorder import KeyRecorder, RowRanges
 from .result import Shard
 from .run import EvaluationRun
 from .scorer import MemoryScorer, ScorerParts
+from .units import UnitCounter
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class EvaluationSetup:
         shard: the part of this process.
         context_window: tokens of context.
         max_positions: of the model.
+        no_more_positions: the model cannot run on longer inputs, as it can where positions are computed.
 
     Raises:
         ValueError: for flags that contradict the checkpoint or the data.
@@ -79,6 +81,7 @@ class EvaluationSetup:
         shard: Shard,
         context_window: int,
         max_positions: int | None,
+        no_more_positions: bool = False,
     ) -> None:
         self.task, self.dictionary = task, dictionary
         self.config = config.with_softmax_temp(task.trained_softmax_temp)
@@ -95,17 +98,23 @@ class EvaluationSetup:
                 f"--tokens-per-sample {self.tokens_per_sample} exceeds the {max_positions} positions the "
                 f"checkpoint was trained with: pass --tokens-per-sample {max_positions} or less"
             )
-        kept, left_out = keep_short_enough(dataset.sizes, max_positions)
+        longest = max_positions
+        if longest is not None and no_more_positions:
+            longest -= bool(config.add_bos_token)
+        kept, left_out = keep_short_enough(dataset.sizes, longest)
         if not len(kept):
-            raise ValueError(
-                f"all {len(left_out):,} samples of --gen-subset {config.gen_subset} are longer than the "
-                f"{max_positions} positions of the model: try --sample-break-mode none"
-            )
+            raise _all_left_out(config, len(left_out), max_positions, longest)
         # fairseq keeps sizes in 16 bits where they fit: their sums and products would not.
         self.lengths = dataset.sizes[kept].astype(np.int64)
         self._left_out = _report_left_out(dataset.sizes[left_out].sum(), self.lengths.sum(), len(left_out))
         self.samples = ContextWindowDataset(
-            dataset, kept, self.lengths, config.tokens_per_sample, context_window, dictionary.pad()
+            *(dataset, kept, self.lengths, config.tokens_per_sample, context_window, dictionary.pad()),
+            begins_with_bos=bool(config.add_bos_token),
+        )
+
+        folder = data_folders(config.data)[0]
+        self._units = UnitCounter.for_text(
+            dictionary, config.post_process, folder, skip_bos=bool(config.add_bos_token)
         )
 
     def start(
@@ -141,13 +150,16 @@ class EvaluationSetup:
         # nothing, and a pause of seconds when they are collected as garbage.
         epochs.persistent_workers = False
         batch_iterator = epochs.next_epoch_itr(shuffle=False)
-        return EvaluationRun(batch_iterator, scorer, self._describe(), config.eval_file, self.shard, at_end)
+        return EvaluationRun(
+            *(batch_iterator, scorer, self._describe(), config.eval_file, self.shard, at_end, self._units)
+        )
 
     def _batches(self, max_tokens: int, batch_size: int | None) -> Batches:
         costs = self.lengths
         if batch_size is None:
             positions = range(len(self.lengths))
-            costs = [self.samples.context_length(p) + self.lengths[p] for p in positions]
+            samples = self.samples
+            costs = [samples.context_length(p) + samples.evaluated_length(p) for p in positions]
         batches = consecutive_batches(costs, max_tokens, batch_size)
         return contiguous_shard(batches, self.shard.count, self.shard.id)
 
@@ -238,6 +250,19 @@ class EvaluationSetup:
             for name in ("dstore_filename", "indexfile", "probe", "knn_sim_func", "no_load_keys"):
                 description[name] = getattr(config, name)
         return description
+
+
+def _all_left_out(
+    config: EvaluationConfig, samples: int, max_positions: int | None, longest: int | None
+) -> ValueError:
+    if longest != max_positions:
+        fix = f"--add-bos-token takes one of them: pass --tokens-per-sample {longest} or less"
+    else:
+        fix = "try --sample-break-mode none"
+    return ValueError(
+        f"all {samples:,} samples of --gen-subset {config.gen_subset} are longer than the {max_positions} "
+        f"positions of the model: {fix}"
+    )
 
 
 def _check_shard(shard: Shard) -> None:

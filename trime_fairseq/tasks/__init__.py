@@ -1,6 +1,7 @@
 """Registers everything with fairseq, which imports this folder of a ``--user-dir`` by itself."""
 
 from .. import criterions, models
+from ..data.removed_names import restore_removed_names
 from ..evaluation.quiet import ignore_warnings
 from ..models.guard import guard_checkpoints
 from . import trime_language_modeling
@@ -8,5 +9,6 @@ from .config import passing_flags
 
 ignore_warnings()
 guard_checkpoints(passing_flags())
+restore_removed_names()
 
 __all__ = ["criterions", "models", "trime_language_modeling"]

@@ -22,7 +22,8 @@ from ..data.export import export_segments
 from ..data.host_targets import HostTargets
 from ..data.order import TrainingOrder, planned_iterator
 from ..data.predefined import check_one_folder
-from ..data.provenance import text_files_hash
+from ..data.provenance import data_folders, text_files_hash
+from ..data.subset import load_subset
 from ..datastore import DatastoreWriter, Manifest, RowSink
 from ..distributed import rank
 from ..evaluation.config import EvaluationConfig, MemoryConfig, part_of
@@ -31,6 +32,7 @@ from ..evaluation.result import Shard
 from ..evaluation.run import EvaluationRun
 from ..evaluation.scorer import MemoryScorer, ScorerParts
 from ..evaluation.setup import EvaluationSetup
+from ..evaluation.units import take_over_post_process
 from ..files import check_writable
 from ..flags import flag
 from ..models.checkpoints import (
@@ -40,11 +42,17 @@ from ..models.checkpoints import (
     refuse_other_dictionary,
 )
 from ..models.guard import compare_with
+from ..models.positions import check_room_for_bos, positions_are_learned
 from ..models.representation import key_dimension
 from .config import TrimeLanguageModelingConfig
 from .state import check_saved_dictionary, saved_state, saved_temperature, without_ours
 
 logger = logging.getLogger(__name__)
+
+
+def _is_command(*parts: str) -> bool:
+    """True if the name of the running command holds one of ``parts``."""
+    return any(part in os.path.basename(sys.argv[0]) for part in parts)
 
 
 @register_task("trime_language_modeling", dataclass=TrimeLanguageModelingConfig)
@@ -74,6 +82,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         # Of fairseq-validate, whose settings are those of a training that has ended.
         self._validates_only = False
         compare_with(self)
+        self._learned_positions = False  # of the model that is built
 
     @classmethod
     def setup_task(cls, args: Any, **kwargs: Any) -> "TrimeLanguageModelingTask":
@@ -86,8 +95,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
                 f"{args.tokens_per_sample + window} to evaluate: --tokens-per-sample counts both"
             )
         # Other commands take ensembles; fairseq-eval-lm would only say that the file does not exist.
-        evaluates = "eval" in os.path.basename(sys.argv[0])
-        if evaluates and args.path and len(utils.split_paths(args.path)) > 1:
+        if _is_command("eval") and args.path and len(utils.split_paths(args.path)) > 1:
             raise ValueError(f"--path {args.path}: one model expected, not an ensemble")
         if args.eval_file:
             check_writable("--eval-file", args.eval_file)
@@ -99,10 +107,45 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
             )
         task: TrimeLanguageModelingTask = super().setup_task(args, **kwargs)
         task._validates_only = bool(kwargs.get("from_checkpoint"))
+        if _is_command("eval"):
+            take_over_post_process(args, task.config.post_process)
         if args.output_segments_to_file:
             task._export_segments(args.output_segments_to_file)
             sys.exit(0)
         return task
+
+    @classmethod
+    def setup_dictionary(cls, args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().setup_dictionary(args, **kwargs)
+        except OSError:
+            raise
+        except Exception as error:  # fairseq's own are of several kinds, and name no file
+            path = os.path.join(data_folders(args.data)[0], "dict.txt")
+            raise ValueError(f"{path} is no dictionary of fairseq-preprocess, or damaged: {error}") from None
+
+    def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> Any:
+        """fairseq's own, once the files are checked.
+
+        Raises:
+            FileNotFoundError: if there is no such subset.
+            ValueError: with file and flag, if it is damaged or empty.
+        """
+        folders = data_folders(self.args.data)
+        folder = folders[(epoch - 1) % len(folders)]
+        if len(folders) > 1 and _is_command("eval"):
+            logger.warning(f"TRIME: DATA names {len(folders)} folders: fairseq evaluates the first, {folder}")
+        load_subset(
+            lambda: super(TrimeLanguageModelingTask, self).load_dataset(split, epoch, combine, **kwargs),
+            *(self.datasets, self.args, folder, self.source_dictionary),
+            *(split, self._flag_of(split), combine),
+        )
+
+    def _flag_of(self, subset: str) -> str:
+        """The flag that names a subset."""
+        if _is_command("eval", "generate"):
+            return "--gen-subset"
+        return "--train-subset" if subset == self.args.train_subset else "--valid-subset"
 
     def _export_segments(self, path: str) -> None:
         check_writable("--output-segments-to-file", path)
@@ -126,6 +169,9 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         check_cutoffs(num_types, *cutoffs_in_use(args))
         model = super().build_model(args, from_checkpoint)
         refuse_other_dictionary(model, num_types)
+        self._learned_positions = positions_are_learned(model)
+        if self._no_room_for_bos and str(self.args.sample_break_mode) != "eos":
+            check_room_for_bos(model, self.args.tokens_per_sample)
         try:
             self.key_dimension, self._no_keys = key_dimension(model.decoder, str(self.args.knn_keytype)), ""
         except ValueError as error:
@@ -138,6 +184,11 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         """Raises ValueError if the model has no representation to take keys from."""
         if self._no_keys:
             raise ValueError(self._no_keys)
+
+    @property
+    def _no_room_for_bos(self) -> bool:
+        """True if the token of ``--add-bos-token`` takes one of the model's positions."""
+        return self._learned_positions and bool(self.args.add_bos_token)
 
     def build_criterion(self, *args: Any, **kwargs: Any) -> Any:
         self._refuse_memories("in training the --criterion says which memory a token sees")
@@ -222,11 +273,15 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         """fairseq's own, unless flags or criterion ask for another order of batches: text order, that of
         ``--predefined-batches``, or at random with known batches on the other devices. Validation keeps text
         order then."""
+        if self._no_room_for_bos and isinstance(options.get("max_positions"), int):
+            options["max_positions"] -= 1
         if self._devices_per_memory is None:
-            wrapped = self._host_targets.get(dataset) or HostTargets(dataset)
+            # Only the trainer's iterator of training says how steps are shuffled.
+            trains = dataset is self.datasets.get(self.args.train_subset) and "grouped_shuffling" in options
+            wrapped = self._host_targets.get((dataset, trains)) or HostTargets(dataset, whole=not trains)
             # Where fairseq keeps no iterator it lets go of the data, too.
             if not options.get("disable_iterator_cache"):
-                self._host_targets[dataset] = wrapped
+                self._host_targets[dataset, trains] = wrapped
             return super().get_batch_iterator(wrapped, *args, **options)
         renewed = [options.pop(name, False) for name in ("disable_iterator_cache", "update_epoch_batch_itr")]
         reuse = self.can_reuse_epoch_itr(dataset) and not any(renewed)
@@ -311,13 +366,14 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         setup = EvaluationSetup(
             self,
             # Not as it was at the beginning: fairseq takes the context window off --tokens-per-sample later.
-            part_of(self.args, EvaluationConfig),
+            replace(part_of(self.args, EvaluationConfig), post_process=self.config.post_process),
             self.target_dictionary,
             self.key_dimension,
             dataset,
             Shard(num_shards, shard_id),
             context_window,
             max_positions,
+            self._learned_positions,
         )
         return setup.start(max_tokens, batch_size, num_workers, data_buffer_size)
 
