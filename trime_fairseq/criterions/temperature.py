@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..flags.bounds import TEMPERATURE
 from ..memory import similarity_scale
 
 LEARNT = "learnt"
@@ -37,6 +38,9 @@ class TrainingTemperature(nn.Module):
                 raise ValueError(
                     f"--train-softmax-temp takes a positive number or '{LEARNT}', not {setting!r}"
                 )
+            problem = TEMPERATURE.problem(self._fixed)
+            if problem:
+                raise ValueError(f"--train-softmax-temp {problem}")
 
     @property
     def is_published(self) -> bool:

@@ -31,6 +31,7 @@ from ..evaluation.scorer import MemoryScorer, ScorerParts
 from ..evaluation.setup import EvaluationSetup
 from ..files import check_writable
 from ..flags import flag
+from ..flags.bounds import check_bounds
 from ..models.checkpoints import check_cutoffs, refuse_other_dictionary
 from ..models.representation import key_dimension
 from .config import TrimeLanguageModelingConfig
@@ -67,10 +68,11 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
 
     @classmethod
     def setup_task(cls, args: Any, **kwargs: Any) -> "TrimeLanguageModelingTask":
-        if args.context_window < 0:
-            raise ValueError(f"--context-window must not be negative: {args.context_window}")
+        check_bounds(TrimeLanguageModelingConfig, args)
+        window = args.context_window
+        if args.tokens_per_sample + window <= 0:
+            raise ValueError(f"--tokens-per-sample must be positive, not {args.tokens_per_sample + window}")
         if args.tokens_per_sample <= 0:
-            window = args.context_window
             raise ValueError(
                 f"--context-window {window} leaves no token of --tokens-per-sample "
                 f"{args.tokens_per_sample + window} to evaluate: --tokens-per-sample counts both"
@@ -79,8 +81,6 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         evaluates = "eval" in os.path.basename(sys.argv[0])
         if evaluates and args.path and len(utils.split_paths(args.path)) > 1:
             raise ValueError(f"--path {args.path}: one model expected, not an ensemble")
-        if args.eval_file:
-            check_writable("--eval-file", args.eval_file)
         part_of(args, EvaluationConfig).check()
         folder = utils.split_paths(args.data)[0]
         if not os.path.isfile(os.path.join(folder, "dict.txt")):

@@ -1,0 +1,52 @@
+"""Results that cannot be written where they should be, after hours of work: they are not lost."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+
+from ..files import check_writable
+
+logger = logging.getLogger(__name__)
+
+
+def check_place(name: str, path: str) -> None:
+    """As :func:`trime_fairseq.files.check_writable`, and tries it: in some folders, such as those of /proc,
+    all is allowed and nothing possible.
+
+    Raises:
+        ValueError: which begins with ``name``.
+    """
+    check_writable(name, path)
+    try:
+        with tempfile.TemporaryFile(dir=os.path.dirname(os.path.realpath(path))):
+            pass
+    except OSError as error:
+        raise ValueError(f"{name} {path}: cannot be written there: {error.strerror}") from error
+
+
+def write_or_rescue(name: str, path: str, write: Callable[[str], object], otherwise: str) -> None:
+    """Writes a result; if that fails, to a new folder among the temporary files, and says so.
+
+    Args:
+        name: the flag that named the place, for the message.
+        path: where it should be.
+        write: writes a file of a path.
+        otherwise: says what is left if that fails, too.
+
+    Raises:
+        ValueError: if it is not written to ``path``; it says where the result is.
+    """
+    try:
+        write(path)
+        return
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+    try:
+        place = os.path.join(tempfile.mkdtemp(prefix="trime-"), os.path.basename(path))
+        write(place)
+    except (OSError, ValueError):
+        raise ValueError(f"{name} {path}: {reason}; {otherwise}") from None
+    raise ValueError(
+        f"{name} {path}: {reason}; nothing is lost, it was written to {place}: move it"
+    ) from None
