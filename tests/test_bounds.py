@@ -39,6 +39,22 @@ def test_accepted():
     check_bounds(Config, object())
 
 
+@dataclass
+class Repeats:
+    mem_size: int = 0
+
+
+@dataclass
+class Both(Repeats, Config):
+    """Of two bases with a field of one name the first counts, but for its bounds."""
+
+
+def test_bounds_of_another_base():
+    assert not Both.__dataclass_fields__["mem_size"].metadata
+    with pytest.raises(ValueError, match="--mem-size must not be negative: -1"):
+        check_bounds(Both, Both(mem_size=-1))
+
+
 def test_bounds_of_a_field():
     assert bounds_of(Config, "mem_size") == Bounds(0, 2**40)
     assert bounds_of(Config, "unbounded") is bounds_of(Config, "missing") is None

@@ -34,11 +34,15 @@ class NumberWatch:
         """Raises ValueError, naming the cause, where a log-probability of the model alone is no number."""
         if _all_numbers(log_prob):
             return
+        # Weights, too, may be too large for half precision.
+        if any(weight.dtype == torch.float16 for weight in model.parameters()):
+            raise ValueError(
+                "the loss is NaN: numbers of --path overflow in half precision: leave out --fp16 (if it is "
+                "NaN then, too, the file is damaged)"
+            )
         for name, weight in model.named_parameters():
             if not weight.isfinite().all():
                 raise ValueError(f"the loss is NaN: the weights of --path hold NaN or infinity ({name})")
-        if any(weight.dtype == torch.float16 for weight in model.parameters()):
-            raise ValueError("the loss is NaN: the model overflows in half precision: leave out --fp16")
         raise ValueError(_OF_THE_MODEL)
 
     def check_memories(self, log_prob: Tensor) -> None:

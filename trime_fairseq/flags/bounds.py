@@ -1,7 +1,7 @@
 """Bounds of numbers, declared where the flag is: in the metadata of its field."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from . import flag
@@ -34,8 +34,7 @@ TEMPERATURE = Bounds(1e-10, 1e10)
 
 def bounds_of(kind: Any, name: str) -> Bounds | None:
     """The bounds that a field of a dataclass declares; None if there are none, or no such field."""
-    entry = getattr(kind, "__dataclass_fields__", {}).get(name)
-    return None if entry is None else entry.metadata.get("bounds")
+    return _all_bounds(kind).get(name)
 
 
 def check_bounds(kind: Any, values: Any) -> None:
@@ -48,14 +47,21 @@ def check_bounds(kind: Any, values: Any) -> None:
     Raises:
         ValueError: naming the flag.
     """
-    for entry in fields(kind):
-        bounds = entry.metadata.get("bounds")
-        value = getattr(values, entry.name, None)
-        if bounds is None or not isinstance(value, (int, float)):
-            continue
-        problem = bounds.problem(value)
+    for name, bounds in _all_bounds(kind).items():
+        value = getattr(values, name, None)
+        problem = bounds.problem(value) if isinstance(value, (int, float)) else None
         if problem:
-            raise ValueError(f"{flag(entry.name)} {problem}")
+            raise ValueError(f"{flag(name)} {problem}")
+
+
+def _all_bounds(kind: Any) -> dict[str, Bounds]:
+    """By the names of fields. One that another base repeats without bounds keeps them."""
+    found: dict[str, Bounds] = {}
+    for base in reversed(kind.__mro__):
+        for name, entry in base.__dict__.get("__dataclass_fields__", {}).items():
+            if "bounds" in entry.metadata:
+                found[name] = entry.metadata["bounds"]
+    return found
 
 
 def _short(bound: float) -> str:

@@ -102,8 +102,8 @@ def tune(record: Record, family: MemoryConfig) -> Tuned:
         family: see :mod:`trime_fairseq.tuning.families`.
 
     Raises:
-        ValueError: if the record lacks a memory of the family, or was made with other tails; and if no setting
-            has a finite loss.
+        ValueError: if the record lacks a memory of the family, or was made with other tails; and if no
+            setting has a finite loss.
     """
     search = _Search(record, family)
     if math.prod(map(len, search.values.values())) <= _MOST_TRIED:

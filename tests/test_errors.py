@@ -1,0 +1,153 @@
+"""Which errors are one sentence for users, and in which programs."""
+
+import subprocess
+import sys
+import traceback
+from types import SimpleNamespace
+
+import pytest
+import torch.multiprocessing
+
+from trime_fairseq import errors
+from trime_fairseq.datastore import DatastoreError, Retriever
+from trime_fairseq.errors import report_in_one_line, runs_fairseq, sentence_of
+from trime_fairseq.evaluation import MemoryConfig
+from trime_fairseq.files import write_json
+
+SENTENCE = "--use-long adds to the local memory: pass --use-local as well"
+
+
+def ours():
+    MemoryConfig(use_long=True, mem_size=1).check()
+
+
+def of_the_system(folder):
+    write_json(str(folder / "file" / "there.json"), 1)
+
+
+def in_another_process(number):
+    ours()
+
+
+def caught(function, *arguments):
+    with pytest.raises(Exception) as found:  # noqa: PT011
+        function(*arguments)
+    return found.value
+
+
+def test_a_sentence_of_ours():
+    assert sentence_of(caught(ours)) == SENTENCE
+
+
+def test_an_argument_becomes_its_flag():
+    store = SimpleNamespace(rows=3, prefix="store")
+    error = caught(lambda: Retriever(None, store, k=4))
+    assert isinstance(error, DatastoreError)
+    assert sentence_of(error) == "--k 4 exceeds the datastore store of 3 rows"
+
+
+def test_an_error_of_the_system_that_passed_through(tmp_path):
+    (tmp_path / "file").touch()
+    assert "file" in sentence_of(caught(of_the_system, tmp_path))
+
+
+def shape_error():
+    # Raised by PyTorch, at a line of this package.
+    from trime_fairseq.memory import similarity_scale, trime_log_prob
+
+    assert similarity_scale(4)
+    trime_log_prob(torch.zeros(2), torch.zeros(2), torch.zeros(3), torch.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda: {}["key"],
+        lambda: int("x"),
+        lambda: open("/no/such/file"),
+        # Faults of this package: a wrong type, a shape that does not fit.
+        lambda: MemoryConfig(mem_size="x", use_long=True, use_local=True).check(),
+        shape_error,
+    ],
+)
+def test_what_needs_a_traceback(function):
+    assert sentence_of(caught(function)) is None
+
+
+def test_from_a_process_of_a_device():
+    """``torch.multiprocessing`` hands its traceback on as text."""
+    error = caught(lambda: torch.multiprocessing.spawn(in_another_process, nprocs=1))
+    assert sentence_of(error) == SENTENCE
+
+
+def test_from_a_worker_of_the_loader():
+    text = "".join(traceback.format_exception(caught(ours)))
+    assert sentence_of(ValueError(f"Caught ValueError in worker 0.\nOriginal {text}")) == SENTENCE
+    other = text.replace("trime_fairseq", "another_package")
+    assert sentence_of(ValueError(f"Caught ValueError in worker 0.\nOriginal {other}")) is None
+    assert sentence_of(ValueError("Original Traceback, of which nothing is left")) is None
+
+
+@pytest.fixture
+def hook(monkeypatch, capsys):
+    """What a program prints about an error, whose name is given."""
+
+    def printed(program, error):
+        monkeypatch.setattr(sys, "excepthook", lambda *error: sys.stderr.write("the hook before\n"))
+        monkeypatch.setattr(sys, "argv", [program])
+        report_in_one_line()
+        report_in_one_line()
+        sys.excepthook(type(error), error, error.__traceback__)
+        return capsys.readouterr().err
+
+    return printed
+
+
+def test_the_last_line_of_fairseqs_commands(hook, monkeypatch):
+    monkeypatch.delenv(errors.DEBUG, raising=False)
+    line = f"TRIME: error: {SENTENCE}\n"
+    assert hook("/bin/fairseq-train", caught(ours)) == line
+    assert hook("fairseq-eval-lm", caught(lambda: int("x"))) == "the hook before\n"
+    monkeypatch.setenv(errors.DEBUG, "1")
+    assert hook("fairseq-eval-lm", caught(ours)) == "the hook before\n" + line
+
+
+@pytest.mark.parametrize("program", ["pytest", "ipykernel_launcher.py", "train.py", "trime-tune", ""])
+def test_other_programs_keep_their_hook(hook, program, monkeypatch):
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace())
+    assert hook(program, caught(ours)) == "the hook before\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "main"),
+    [
+        ("-c", {"__spec__": SimpleNamespace(name="fairseq_cli.train")}),
+        ("train.py", {"__spec__": None, "cli_main": SimpleNamespace(__module__="fairseq_cli.train")}),
+        (
+            "fairseq_cli/train.py",
+            {"cli_main": SimpleNamespace(__module__="__main__"), "__file__": "x/fairseq_cli/train.py"},
+        ),
+    ],
+)
+def test_however_fairseq_was_started(argv, main, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [argv])
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(**main))
+    assert runs_fairseq()
+
+
+def test_hydra_leaves_errors_to_the_hook(hook, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.delenv("HYDRA_FULL_ERROR")
+    assert hook("fairseq-hydra-train", caught(ours)).endswith(f"TRIME: error: {SENTENCE}\n")
+    assert errors.os.environ["HYDRA_FULL_ERROR"] == "1"
+
+
+def test_own_commands_show_the_traceback_on_demand(monkeypatch):
+    command = [sys.executable, "-m", "trime_fairseq.cli.bm25", "export", "none", "--tokens_per_sample", "4"]
+    command += ["--segments_path", "none/none/x.json"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**errors.os.environ, errors.DEBUG: "1"}
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.splitlines()[-1].startswith("trime-bm25")
