@@ -1,6 +1,5 @@
 """Which errors are one sentence for users, and in which programs."""
 
-import subprocess
 import sys
 import traceback
 from types import SimpleNamespace
@@ -9,6 +8,7 @@ import pytest
 import torch.multiprocessing
 
 from trime_fairseq import errors
+from trime_fairseq.cli.flags import run
 from trime_fairseq.datastore import DatastoreError, Retriever
 from trime_fairseq.errors import report_in_one_line, runs_fairseq, sentence_of
 from trime_fairseq.evaluation import MemoryConfig
@@ -76,6 +76,19 @@ def test_what_needs_a_traceback(function):
 
 def test_from_a_process_of_a_device():
     """``torch.multiprocessing`` hands its traceback on as text."""
+    text = "".join(traceback.format_exception(caught(ours)))
+    message = f"\n\n-- Process 1 terminated with the following error:\n{text}"
+    error = torch.multiprocessing.ProcessRaisedException(message, 1, 99)
+    assert sentence_of(error) == SENTENCE
+    message = message.replace("ValueError: ", "trime_fairseq.datastore.datastore.DatastoreError: ")
+    assert sentence_of(torch.multiprocessing.ProcessRaisedException(message, 1, 99)) == SENTENCE
+    for other in ("KeyError: ", "torch.cuda.OutOfMemoryError: "):
+        changed = message.replace("trime_fairseq.datastore.datastore.DatastoreError: ", other)
+        assert sentence_of(torch.multiprocessing.ProcessRaisedException(changed, 1, 99)) is None
+
+
+@pytest.mark.slow
+def test_from_a_real_process_of_a_device():
     error = caught(lambda: torch.multiprocessing.spawn(in_another_process, nprocs=1))
     assert sentence_of(error) == SENTENCE
 
@@ -142,12 +155,10 @@ def test_hydra_leaves_errors_to_the_hook(hook, monkeypatch):
     assert errors.os.environ["HYDRA_FULL_ERROR"] == "1"
 
 
-def test_own_commands_show_the_traceback_on_demand(monkeypatch):
-    command = [sys.executable, "-m", "trime_fairseq.cli.bm25", "export", "none", "--tokens_per_sample", "4"]
-    command += ["--segments_path", "none/none/x.json"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**errors.os.environ, errors.DEBUG: "1"}
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith("Traceback")
-    assert done.stderr.splitlines()[-1].startswith("trime-bm25")
+@pytest.mark.parametrize("debug", ["1", "0", ""])
+def test_own_commands_show_the_traceback_on_demand(debug, monkeypatch, capsys):
+    monkeypatch.setenv(errors.DEBUG, debug)
+    assert run("trime-bm25", ours) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == f"trime-bm25: error: {SENTENCE}"
+    assert lines[0].startswith("Traceback" if debug == "1" else "trime-bm25")

@@ -207,6 +207,7 @@ def test_a_full_disk(comparison, tmp_path, name, monkeypatch):
     if name == "tuned.json":
         assert "the result was written to" in str(error.value)
         (kept,) = (tmp_path / "elsewhere").rglob("*.json")
+        (tmp_path / "comparison" / "checkpoints").mkdir()
         shutil.move(kept, tmp_path / "comparison" / "checkpoints" / kept.name)
     else:
         assert "all that was measured is in comparison/checkpoints: make room and run" in str(error.value)

@@ -143,6 +143,19 @@ def test_memories_larger_than_the_text(small, caplog, monkeypatch):
         evaluate_here("word-trime", f"{flags} 5000", small)
 
 
+def test_nothing_left_to_evaluate(small, tmp_path, caplog):
+    """A datastore that is complete: fairseq would print a perplexity of 1."""
+    caplog.set_level(logging.INFO)
+    flags = f"--batch-size 8 --save-knnlm-dstore --dstore-mmap {tmp_path}/d --eval-file {tmp_path}/f.json"
+    assert evaluate_here("word-trime", flags, small).tokens > 4000
+    (tmp_path / "f.json").unlink()
+    caplog.clear()
+    assert evaluate_here("word-trime", flags, small).tokens == 0
+    assert "nothing was left to evaluate" in caplog.messages[-1]
+    assert "Perplexity" not in caplog.text
+    assert not (tmp_path / "f.json").exists()
+
+
 def full(path):
     raise OSError(28, "No space left on device", path)
 

@@ -47,4 +47,4 @@ def write_or_rescue(name: str, path: str, write: Callable[[str], object], otherw
         write(place)
     except (OSError, ValueError):
         raise ValueError(f"{name} {path}: {reason}; {otherwise}") from None
-    raise ValueError(f"{name} {path}: {reason}; the result was written to {place}: move it") from None
+    raise ValueError(f"{name} {path}: {reason}; the result was written to {place}: move it there") from None
