@@ -42,8 +42,8 @@ BOTH = dict(knnlm=True, mode="li", use_local=True, cache_lmbda=0.6, lmbda=0.3, i
         ({**BOTH, "mode": "gn"}, "pass --mode li to interpolate"),
         ({**BOTH, "knnlm": False}, "are for --use-interp: .*--knnlm instead"),
         # Weights that leave the model nothing, so that words have probability 0.
-        ({"knnlm": True, "lmbda": 1.0}, "^--lmbda 1.0 leave the model no weight.*pass less than 1"),
-        ({"mode": "li", "use_local": True, "cache_lmbda": 1}, "^--cache-lmbda 1 leave the model no weight"),
+        ({"knnlm": True, "lmbda": 1.0}, "^--lmbda 1.0 leaves the model no weight.*pass less than 1"),
+        ({"mode": "li", "use_local": True, "cache_lmbda": 1}, "^--cache-lmbda 1 leaves the model no weight"),
         ({**BOTH, "cache_lmbda": 0.7}, "^--cache-lmbda 0.7 and --lmbda 0.3 leave the model no weight"),
         # What is beyond all bounds.
         ({"use_local": True, "softmax_temp": 1e-40}, "--softmax-temp must be at least 1e-10, not 1e-40"),

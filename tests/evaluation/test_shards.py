@@ -109,6 +109,7 @@ def test_more_shards_than_batches(small, no_model):
         ("--batch-size -1", "--batch-size must be positive, not -1"),
         ("--max-tokens 0", "--max-tokens must be positive, not 0"),
         ("--tokens-per-sample 0", "--tokens-per-sample must be positive, not 0"),
+        ("--tokens-per-sample 1000000000000", "--tokens-per-sample must be at most 2,147,483,647"),
         ("--tokens-per-sample -4", "--tokens-per-sample must be positive, not -4"),
         ("--seed -1", "--seed must not be negative: -1"),
         ("--softmax-batch -1", "--softmax-batch must not be negative: -1"),
@@ -180,6 +181,7 @@ def test_a_result_that_cannot_be_written_is_written_elsewhere(tmp_path, monkeypa
 
 def test_a_full_disk_at_the_end(small, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
+    monkeypatch.setattr(rescue.tempfile, "tempdir", str(tmp_path))
     path = tmp_path / "f.json"
     places = []
 

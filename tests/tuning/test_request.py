@@ -80,7 +80,7 @@ WRONG = {
     "--use-external --grid-k 4,1000000000": "--grid-k must be at most 1,048,576, not 1000000000",
     "--use-local --softmax-temp nan": "--softmax-temp must be positive, not nan",
     "--use-local --show 0": "--show must be positive, not 0",
-    "--use-external --use-interp --lmbda 1": "--lmbda 1.0 leave the model no weight",
+    "--use-external --use-interp --lmbda 1": "--lmbda 1.0 leaves the model no weight",
     "--use-local --grid-softmax-temp " + ",".join(map(str, range(1, 300))): (
         "--grid-softmax-temp: 299 values, at most 256 can be tried"
     ),

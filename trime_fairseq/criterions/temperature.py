@@ -34,7 +34,7 @@ class TrainingTemperature(nn.Module):
             self.logarithm = nn.Parameter(torch.zeros(1))
         else:
             self._fixed = _number(setting)
-            if not is_temperature(self._fixed):
+            if not 0.0 < self._fixed < math.inf:
                 raise ValueError(
                     f"--train-softmax-temp takes a positive number or '{LEARNT}', not {setting!r}"
                 )
@@ -81,8 +81,8 @@ class TrainingTemperature(nn.Module):
 
 
 def is_temperature(value: Any) -> bool:
-    """Whether it is a positive finite number."""
-    return isinstance(value, float) and 0.0 < value < math.inf
+    """Whether it is a positive finite number, of a size that float32 can divide by."""
+    return isinstance(value, float) and TEMPERATURE.problem(value) is None
 
 
 def _number(text: str) -> float:

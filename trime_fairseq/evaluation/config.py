@@ -139,12 +139,13 @@ class MemoryConfig(KeyConfig):
                 given = "" if value is None else f", not {value}"
                 raise ValueError(f"{flag(name)}, the weight of {whose[name]}, is needed, in [0, 1){given}")
         given = " and ".join(f"{flag(name)} {getattr(self, name)}" for name in needed)
+        verb = "leaves" if len(needed) == 1 else "leave"
         if sum(self.weights) > 1.0:
             raise ValueError(f"{given} exceed 1 together: they are weights of one mixture, lower them")
         if needed and sum(self.weights) == 1.0:
             raise ValueError(
-                f"{given} leave the model no weight, so words that no memory predicts would have probability "
-                "0: pass less than 1"
+                f"{given} {verb} the model no weight, so words that no memory predicts would have "
+                "probability 0: pass less than 1"
             )
 
     def with_softmax_temp(self: Config, trained: float | None) -> Config:

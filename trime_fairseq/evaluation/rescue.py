@@ -4,6 +4,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 
 from ..files import check_writable
 
@@ -42,9 +43,14 @@ def write_or_rescue(name: str, path: str, write: Callable[[str], object], otherw
         return
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
+    folder = None
     try:
-        place = os.path.join(tempfile.mkdtemp(prefix="trime-"), os.path.basename(path))
+        folder = tempfile.mkdtemp(prefix="trime-")
+        place = os.path.join(folder, os.path.basename(path))
         write(place)
     except (OSError, ValueError):
+        if folder:
+            with suppress(OSError):
+                os.rmdir(folder)
         raise ValueError(f"{name} {path}: {reason}; {otherwise}") from None
     raise ValueError(f"{name} {path}: {reason}; the result was written to {place}: move it there") from None

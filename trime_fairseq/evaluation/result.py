@@ -25,6 +25,11 @@ class Totals:
         self._sums: Tensor | None = None
         self._started = time.perf_counter()
 
+    @property
+    def is_used(self) -> bool:
+        """Whether anything was added, be it sums over no token."""
+        return self._sums is not None
+
     def start(self) -> None:
         """Starts the clock."""
         self._started = time.perf_counter()

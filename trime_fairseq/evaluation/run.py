@@ -116,6 +116,7 @@ class EvaluationRun:
         self.result = result
         if not result.tokens:
             self._end_without_result()
+            return
         together = world_size() > 1
         if together and rank() != 0:
             return
@@ -130,7 +131,8 @@ class EvaluationRun:
             merge_shard_files(result, self._eval_file, self._shard.count)
 
     def _end_without_result(self) -> None:
-        if self.scorer.parts.recorder is None:
-            raise ValueError("--gen-subset: it holds no token to evaluate")
+        if self.scorer.totals.is_used:
+            raise ValueError("--gen-subset holds no token to evaluate (--add-bos-token counts no first ones)")
         logger.info("TRIME: nothing was left to evaluate: there is no loss, and no result is written")
-        sys.exit(0)
+        if self.scorer.parts.recorder is not None:
+            sys.exit(0)

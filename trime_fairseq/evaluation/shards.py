@@ -56,7 +56,7 @@ def read_shard(path: str) -> dict[str, Any]:
 
 def _wanted(content: Mapping[str, Any], name: str) -> str | None:
     """What a field must be, if it is not."""
-    value = content.get(name)
+    value: Any = content.get(name)
     if name in _COUNTS:
         is_there = name in content or name == "tokens"
         good = type(value) is int and 0 <= value < 2**63

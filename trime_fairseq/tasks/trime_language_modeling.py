@@ -31,7 +31,7 @@ from ..evaluation.scorer import MemoryScorer, ScorerParts
 from ..evaluation.setup import EvaluationSetup
 from ..files import check_writable
 from ..flags import flag
-from ..flags.bounds import check_bounds
+from ..flags.bounds import Bounds, check_bounds
 from ..models.checkpoints import check_cutoffs, refuse_other_dictionary
 from ..models.representation import key_dimension
 from .config import TrimeLanguageModelingConfig
@@ -70,8 +70,10 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
     def setup_task(cls, args: Any, **kwargs: Any) -> "TrimeLanguageModelingTask":
         check_bounds(TrimeLanguageModelingConfig, args)
         window = args.context_window
-        if args.tokens_per_sample + window <= 0:
-            raise ValueError(f"--tokens-per-sample must be positive, not {args.tokens_per_sample + window}")
+        # fairseq has taken the window off, and counts in 32 bits.
+        problem = Bounds(1, 2**31 - 1).problem(args.tokens_per_sample + window)
+        if problem:
+            raise ValueError(f"--tokens-per-sample {problem}")
         if args.tokens_per_sample <= 0:
             raise ValueError(
                 f"--context-window {window} leaves no token of --tokens-per-sample "
