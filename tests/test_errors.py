@@ -51,6 +51,19 @@ def test_an_error_of_the_system_that_passed_through(tmp_path):
     assert "file" in sentence_of(caught(of_the_system, tmp_path))
 
 
+def test_an_error_of_the_system_that_others_met():
+    """Too many open files in the middle of a training step: the traceback says where."""
+    frames = [("fairseq_cli/train.py", 1), (f"{errors.PACKAGE}/tasks/task.py", 1)]
+    for file, kind, mine in [
+        ("/lib/torch/utils/data.py", OSError, False),
+        ("/lib/fairseq/data/data_utils.py", PermissionError, False),
+        ("/lib/fairseq/data/data_utils.py", FileNotFoundError, True),
+        ("/lib/numpy/memmap.py", OSError, True),
+    ]:
+        assert errors._is_ours(kind, [*frames, (file, 1)]) == mine
+    assert not errors._is_ours(OSError, frames[:1])
+
+
 def shape_error():
     # Raised by PyTorch, at a line of this package.
     from trime_fairseq.memory import similarity_scale, trime_log_prob

@@ -20,6 +20,7 @@ from .flags import name_flags
 DEBUG = "TRIME_DEBUG"
 # What is raised with a sentence for users. All else is a fault of a program.
 _WITH_SENTENCE = (ValueError, OSError, ImportError, RuntimeError)
+_OTHERS = re.compile(r"[\\/](torch|fairseq|fairseq_cli)[\\/]")
 _FRAME = re.compile(r'^ *File "(.+)", line (\d+)', re.MULTILINE)
 _LAST_LINES = re.compile(r"^([A-Za-z_][\w.]*): (.+)", re.MULTILINE | re.DOTALL)
 
@@ -34,7 +35,7 @@ def sentence_of(error: BaseException) -> str | None:
 
     None for errors that are not ours: those of other programs, and faults of this one, which nobody finds
     without a traceback. Ours are those that a ``raise`` of this package raised, here or in a process that
-    was started from here, and those of the operating system that passed through this package.
+    was started from here, and those of the operating system that it met.
     """
     text = str(error)
     if "Original Traceback" in text or "terminated with the following error" in text:
@@ -65,7 +66,12 @@ def _is_ours(kind: type[BaseException], frames: list[tuple[str, int]]) -> bool:
     if not issubclass(kind, _WITH_SENTENCE) or not frames:
         return False
     if issubclass(kind, OSError):
-        return any(_in_package(path) for path, _ in frames)
+        ours = [number for number, (path, _) in enumerate(frames) if _in_package(path)]
+        after = frames[ours[-1] + 1 :] if ours else []
+        # What is not there says enough. All else that fairseq or PyTorch met is theirs.
+        return bool(ours) and (
+            issubclass(kind, FileNotFoundError) or not any(_OTHERS.search(path) for path, _ in after)
+        )
     path, line = frames[-1]
     if not _in_package(path):
         return False
