@@ -1,14 +1,11 @@
 """Results that cannot be written where they should be, after hours of work: they are not lost."""
 
-import logging
 import os
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 
 from ..files import check_writable
-
-logger = logging.getLogger(__name__)
 
 
 def check_place(name: str, path: str) -> None:
