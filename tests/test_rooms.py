@@ -22,7 +22,7 @@ FLOORS = (
     ("cli",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-LOOSE = {"__init__.py", "__main__.py", "files.py", "distributed.py", "errors.py", "yaml_file.py"}
+LOOSE = {"__init__.py", "__main__.py", "distributed.py", "errors.py", "yaml_file.py"}
 # The rooms of this floor work alone: none imports another, nothing up to here imports fairseq.
 ALONE = 1
 EVAL_LM, ITS_PLACE = "fairseq_cli.eval_lm", "evaluation/eval_lm.py"
@@ -138,7 +138,6 @@ def test_every_import_is_seen():
     assert any(_room(a) == "criterions" and b == "memory/__init__.py" for a, b in inside)
     assert any(a == ITS_PLACE and f"{b}.".startswith(f"{EVAL_LM}.") for a, b in outside)
     assert {_room(path) for path in _sources() if "/" in path} == set(FLOOR) - {
-        "files",
         "distributed",
         "errors",
         "yaml_file",
@@ -151,7 +150,7 @@ def test_one_arrow_upwards_is_drawn_by_fairseqs_importer():
     assert found == {"evaluation/eval_lm.py"}
 
 
-HOUSE = {"__init__.py": "", "files.py": "", "memory/__init__.py": "", "datastore/__init__.py": ""}
+HOUSE = {"__init__.py": "", "files/__init__.py": "", "memory/__init__.py": "", "datastore/__init__.py": ""}
 HOUSE |= {"memory/lse.py": "", "evaluation/eval_lm.py": "import fairseq_cli.eval_lm", "data/__init__.py": ""}
 HOUSE |= {"models/__init__.py": "", "cli/tune.py": "from ..evaluation import eval_lm"}
 
@@ -178,8 +177,16 @@ def test_house_is_in_order():
             "def run():\n    import trime_fairseq.evaluation.eval_lm as it",
             "memory/lse.py -> evaluation/eval_lm.py: memory is below evaluation",
         ),
-        ("files.py", "from .memory import lse", "files.py -> memory/lse.py: files is below memory"),
-        ("files.py", "import fairseq.utils", "files.py -> fairseq.utils: files works without fairseq"),
+        (
+            "files/__init__.py",
+            "from ..memory import lse",
+            "files/__init__.py -> memory/lse.py: files is below memory",
+        ),
+        (
+            "files/__init__.py",
+            "import fairseq.utils",
+            "files/__init__.py -> fairseq.utils: files works without fairseq",
+        ),
         (
             "datastore/__init__.py",
             "def run():\n    from fairseq import utils",

@@ -200,7 +200,7 @@ def test_a_full_disk(comparison, tmp_path, name, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "elsewhere"))
     with monkeypatch.context() as patched:
         patched.setattr("trime_fairseq.comparison.run.whole_file", full)
-        patched.setattr("trime_fairseq.files.whole_file", full)
+        patched.setattr("trime_fairseq.files.json_file.whole_file", full)
         with pytest.raises(ValueError, match="^--output comparison.*: No space left on device; ") as error:
             run(comparison, Model())
     again = Model()
