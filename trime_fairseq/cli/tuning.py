@@ -6,8 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from ..evaluation.rescue import check_place, write_or_rescue
-from ..files import PACKAGE, write_json
+from ..evaluation.rescue import write_or_rescue
+from ..files import PACKAGE, check_writable, write_json
 from ..flags import flag
 from ..tuning import Request, Tuned, read_request, tune
 from ..tuning.plot import draw
@@ -25,7 +25,7 @@ def tune_command(arguments: Sequence[str]) -> None:
     """
     request = read_request(arguments)
     for name in ("tuning.json", "tuning.png") if request.output else ():
-        check_place("--output", os.path.join(request.output or "", name))
+        check_writable("--output", os.path.join(request.output or "", name))
     if request.subset.startswith("test"):
         logger.warning(
             f"TRIME: --gen-subset {request.subset}: settings that were chosen on the test set say nothing "

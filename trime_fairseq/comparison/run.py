@@ -4,8 +4,8 @@ import logging
 import os
 import re
 
-from ..evaluation.rescue import check_place, write_or_rescue
-from ..files import Lock, text_hash, whole_file, write_json
+from ..evaluation.rescue import write_or_rescue
+from ..files import Lock, check_writable, text_hash, whole_file, write_json
 from .cells import footnotes
 from .checkpoint import Checkpoint
 from .formats import as_json, comma_separated, latex, markdown
@@ -36,7 +36,7 @@ def compare(comparison: Comparison, record: Recorder, check: Checker, command: s
         ValueError: for what cannot be compared, and if another command is writing to the folder.
     """
     folder = comparison.output
-    check_place("--output", os.path.join(folder, "comparison.json"))
+    check_writable("--output", os.path.join(folder, "comparison.json"))
     lock = Lock(os.path.join(folder, ".lock"))
     if not lock.acquire():
         raise ValueError(

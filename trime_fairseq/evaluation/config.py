@@ -13,7 +13,6 @@ from ..flags import flag
 from ..flags.bounds import TEMPERATURE, Bounds, check_bounds
 from ..models.config import KeyConfig
 from .datastore_config import DatastoreConfig, check_index_name
-from .rescue import check_place
 
 MODES = ("gn", "lm", "li")
 # Of more, the scores of a batch alone are gigabytes.
@@ -232,7 +231,7 @@ class EvaluationConfig(LanguageModelingConfig, MemoryConfig, DatastoreConfig):  
         _check_shards(self)
         _check_writing(self)
         if self.eval_file:
-            check_place("--eval-file", self.eval_file)
+            check_writable("--eval-file", self.eval_file)
         given = [name for name in SEARCH_FLAGS if getattr(self, name) not in (None, False, 0)]
         searches = self.use_external or self.knnlm
         if given and not searches:

@@ -5,23 +5,6 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 
-from ..files import check_writable
-
-
-def check_place(name: str, path: str) -> None:
-    """As :func:`trime_fairseq.files.check_writable`, and tries it: in some folders, such as those of /proc,
-    all is allowed and nothing possible.
-
-    Raises:
-        ValueError: which begins with ``name``.
-    """
-    check_writable(name, path)
-    try:
-        with tempfile.TemporaryFile(dir=os.path.dirname(os.path.realpath(path))):
-            pass
-    except OSError as error:
-        raise ValueError(f"{name} {path}: cannot be written there: {error.strerror}") from error
-
 
 def write_or_rescue(name: str, path: str, write: Callable[[str], object], otherwise: str) -> None:
     """Writes a result; if that fails, to a new folder among the temporary files, and says so.

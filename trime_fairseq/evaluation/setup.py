@@ -14,13 +14,12 @@ from ..data.provenance import text_files_hash
 from ..data.text_order import consecutive_batches, contiguous_shard, keep_short_enough
 from ..datastore import BackgroundSink, Manifest, RecallSample, Retriever, RowSink
 from ..distributed import is_distributed, rank, world_size
-from ..files import file_hash, modification_time, text_hash
+from ..files import check_writable, file_hash, modification_time, text_hash
 from ..models.config import refuse_triton_on_cpu
 from .config import EvaluationConfig, MemoryConfig, part_of
 from .datastore_config import flags_named
 from .external import KeySource, open_external
 from .recorder import KeyRecorder, RowRanges
-from .rescue import check_place
 from .result import Shard
 from .room import check_memory_size
 from .run import EvaluationRun
@@ -120,7 +119,7 @@ class EvaluationSetup:
         config, at_end = self.config, list[Ending]()
         batches = self._batches(max_tokens or 36000, batch_size)
         if config.eval_file and self.shard.count > 1 and not is_distributed():
-            check_place("--eval-file", self.shard.file(config.eval_file))
+            check_writable("--eval-file", self.shard.file(config.eval_file))
             check_shard_files(config.eval_file, self.shard)
         if config.use_long and config.joint_memory:
             check_memory_size(config, int(self.lengths.sum()), self.key_dimension)
