@@ -97,6 +97,15 @@ def _main(words, cwd, environment, output) -> None:
     os.environ.update(environment)
     if cwd is not None:
         os.chdir(cwd)
+    try:
+        _run(words)
+    except Exception:
+        # As Python itself does at the end of a program.
+        sys.excepthook(*sys.exc_info())
+        sys.exit(1)
+
+
+def _run(words) -> None:
     if words[0] == sys.executable:
         sys.argv = words[2:]
         # "python -m" looks for modules in the current folder first.

@@ -165,6 +165,15 @@ WRONG = [
     (of_model(datastore={**STORE, "K": 4}), "datastore: K: no such key; there are dstore_filename"),
     (of_model(datastore={**STORE, "k": 0}), "datastore: k: must be a positive integer, not 0"),
     (of_model(datastore={**STORE, "k": "64"}), "datastore: k: must be a positive integer, not '64'"),
+    (of_model(datastore={**STORE, "k": 10**9}), "datastore: k: must be at most 1,048,576, not 1000000000"),
+    (of_model(datastore={**STORE, "probe": 0}), "datastore: probe: must be positive, not 0"),
+    (of_model(datastore={**STORE, "probe": 8.0}), "datastore: probe: must be an integer, not 8.0"),
+    (of_model(datastore={**STORE, "check_recall": "9"}), "check_recall: must be an integer, not '9'"),
+    (of_model(memories=["cache " + "9" * 5000]), "cache 9{54}: the size must be at most 1,099,511,627,776"),
+    (
+        of_model(datastore={**STORE, "indexfile": "knn"}),
+        "datastore: indexfile: knn does not exist, but knn.ip: pass that",
+    ),
     (of_model(datastore={**STORE, "probe": [8]}), r"datastore: probe: must be one value, not \[8\]"),
     (
         of_model(datastore={**STORE, "indexfile": "a.ip"}),

@@ -1,5 +1,6 @@
 """A whole comparison, with a recorded text in place of a model: what runs, what is kept, what is refused."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import yaml
 from tests.tuning.small import LONG, recorded, tuned_of
 from trime_fairseq.comparison import compare, read_arguments
 from trime_fairseq.comparison.measure import footnote
-from trime_fairseq.files import Lock
+from trime_fairseq.files import Lock, whole_file
 from trime_fairseq.tuning import MemoryAxes
 from trime_fairseq.tuning.report import remarks
 
@@ -171,6 +172,47 @@ def test_losses_that_are_not_finite(comparison, tmp_path, tuned):
     with pytest.raises(ValueError, match="plain, checkpoint 1 of 2, none: the loss is not finite: is a.pt"):
         run(comparison, Model(damage=damage))
     assert len(files(tmp_path)) == int(tuned)
+
+
+def test_a_token_of_probability_0(comparison, tmp_path):
+    def damage(record):
+        return replace(
+            record, target_logit=record.target_logit.clone().index_fill_(0, torch.tensor(3), -torch.inf)
+        )
+
+    with pytest.raises(
+        ValueError, match="none: the loss is not finite: a token has probability 0, with these"
+    ):
+        run(comparison, Model(damage=damage))
+    assert not files(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["comparison.md", "tuned.json"])
+def test_a_full_disk(comparison, tmp_path, name, monkeypatch):
+    """What was measured is there, and used by the same command again."""
+
+    def full(path, *arguments, **options):
+        if path.endswith(name) and "elsewhere" not in path:
+            raise OSError(28, "No space left on device", path)
+        return whole_file(path, *arguments, **options)
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "elsewhere"))
+    with monkeypatch.context() as patched:
+        patched.setattr("trime_fairseq.comparison.run.whole_file", full)
+        patched.setattr("trime_fairseq.files.json_file.whole_file", full)
+        with pytest.raises(ValueError, match="^--output comparison.*: No space left on device; ") as error:
+            run(comparison, Model())
+    again = Model()
+    if name == "tuned.json":
+        assert "the result was written to" in str(error.value)
+        (kept,) = (tmp_path / "elsewhere").rglob("*.json")
+        (tmp_path / "comparison" / "checkpoints").mkdir()
+        shutil.move(kept, tmp_path / "comparison" / "checkpoints" / kept.name)
+    else:
+        assert "all that was measured is in comparison/checkpoints: make room and run" in str(error.value)
+    assert "| other | knn |" in run(comparison, again)
+    assert again.passes == (ALL[1:] if name == "tuned.json" else [])
 
 
 def test_remarks_of_tuning_are_footnotes():

@@ -152,6 +152,16 @@ def test_refuses_a_negative_warm_up(dictionary, name):
         make(dictionary, **{name: -1})
 
 
+def test_refuses_kernels_that_the_cpu_does_not_have(dictionary, monkeypatch):
+    """Not at the first batch."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    with pytest.raises(ValueError, match="^--memory-impl triton needs a GPU"):
+        make(dictionary, memory_impl="triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert make(dictionary, memory_impl="triton").memory_impl == "triton"
+
+
 def test_log_is_weighted_by_token(dictionary):
     model, criterion = build(dictionary).eval(), make(dictionary)
     logs = [criterion(model, sample_of(dictionary, *lengths))[2] for lengths in [(7, 3), (2,)]]

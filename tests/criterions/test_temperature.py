@@ -97,6 +97,12 @@ def test_refuses_what_is_no_temperature(dictionary, value):
         make(dictionary, train_softmax_temp=value)
 
 
+@pytest.mark.parametrize("value", ["1e-40", "1e30"])
+def test_refuses_what_float32_cannot_divide_by(dictionary, value):
+    with pytest.raises(ValueError, match=r"--train-softmax-temp must be at (least 1e-10|most 1e\+10), not "):
+        make(dictionary, train_softmax_temp=value)
+
+
 def test_state_of_a_criterion_without_parameters(dictionary):
     """fairseq writes None for it: such a checkpoint is where a learnt temperature may start."""
     criterion = learnt(dictionary, 1.5, torch.float32)

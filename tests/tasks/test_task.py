@@ -170,7 +170,7 @@ def test_learnt_temperature_of_a_checkpoint_that_is_validated(task, monkeypatch)
         assert task.build_criterion(config).temperature.value == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("value", ["1.5", 0.0, -1.0, float("nan"), float("inf"), [1.5], True])
+@pytest.mark.parametrize("value", ["1.5", 0.0, -1.0, float("nan"), float("inf"), 1e-40, 1e30, [1.5], True])
 def test_temperature_of_a_damaged_checkpoint(task, value):
     with pytest.raises(ValueError, match="the checkpoint is damaged: the temperature of its training"):
         task.load_state_dict({"trime_softmax_temp": value})

@@ -288,6 +288,19 @@ def test_hydra_trains_the_demo_model(tmp_path, small):
     assert result["loss"] == pytest.approx(float(losses[-1]), abs=6e-4)
 
 
+@pytest.mark.slow
+def test_the_last_line_of_hydra(tmp_path, small):
+    """Hydra would print a page of its own; a traceback comes on demand."""
+    command = ["fairseq-hydra-train", "--config-dir", ROOT / "config", "--config-name", "demo"]
+    command += [f"common.user_dir={ROOT / 'trime_fairseq'}", f"task.data={small}", "common.cpu=true"]
+    command += ["criterion._name=trime_long_loss", f"hydra.run.dir={tmp_path / 'run'}"]
+    output = run(*command, cwd=tmp_path, fails=True)
+    assert "Traceback" not in output
+    assert output.splitlines()[-1].startswith(
+        "TRIME: error: --criterion trime_long_loss takes its memory from"
+    )
+
+
 def test_installed_folder_is_printed(tmp_path):
     folder = run(sys.executable, "-m", "trime_fairseq", cwd=tmp_path).strip().splitlines()[-1]
     assert folder == str(ROOT / "trime_fairseq")

@@ -76,6 +76,19 @@ WRONG = {
     "--use-local --grid-softmax-temp inf": "--grid-softmax-temp takes positive numbers, not 'inf'",
     "--use-local --softmax-temp -1": "--softmax-temp must be positive",
     "--use-external --grid-k 1.5": "--grid-k takes positive numbers of neighbours, not '1.5'",
+    "--use-local --grid-softmax-temp 1e-40": "--grid-softmax-temp must be at least 1e-10, not 1e-40",
+    "--use-external --grid-k 4,1000000000": "--grid-k must be at most 1,048,576, not 1000000000",
+    "--use-local --softmax-temp nan": "--softmax-temp must be positive, not nan",
+    "--use-local --show 0": "--show must be positive, not 0",
+    "--use-external --use-interp --lmbda 1": "--lmbda 1.0 leaves the model no weight",
+    "--use-local --grid-softmax-temp " + ",".join(map(str, range(1, 300))): (
+        "--grid-softmax-temp: 299 values, at most 256 can be tried"
+    ),
+    "--use-local --use-external --use-interp "
+    + " ".join(
+        f"--grid-{name} {','.join(map(str, range(1, count + 1)))}"
+        for name, count in (("softmax-temp", 200), ("interp-temp", 150), ("k", 100), ("mem-size", 15))
+    ): r"45,000,000 settings \(200 of --softmax-temp x 15 of --mem-size x .* too many, at most 2,000,000",
     "--use-local --grid-mem-size ,": "--grid-mem-size takes numbers of tokens",
 }
 
@@ -87,6 +100,16 @@ def test_flags_that_do_not_suit_each_other(flags, capsys):
     # The command says so in one line, and reads no model: there is none.
     assert tune.main([*MODEL.split(), *flags.split()]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_number_of_settings_is_announced(caplog):
+    caplog.set_level("INFO")
+    request("--use-local --use-long --mem-size 64 --grid-softmax-temp 1,2,3")
+    assert caplog.messages == [
+        "TRIME: 6 settings to choose from: 3 of --softmax-temp x 2 of --mem-size",
+    ]
+    # The largest that the defaults can be is not too large.
+    request(f"{NEIGHBOR_FLAGS} --use-long --mem-size 1099511627776 --use-interp --k 1048576")
 
 
 def test_the_model_must_be_named():

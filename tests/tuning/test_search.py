@@ -4,8 +4,12 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 
+from trime_fairseq.evaluation.memory_scores import NeighborScores
+from trime_fairseq.evaluation.mixture import Distributions, Mixture
 from trime_fairseq.tuning import mixture, search, tune
+from trime_fairseq.tuning.report import remarks
 
 from .small import AXES, FAMILIES, KNNLM, LOCAL, LONG, evaluated, recorded, tuned_of
 
@@ -83,3 +87,29 @@ def test_a_loss_that_is_no_number_is_the_last():
         LOCAL, lambda config: math.nan if config.softmax_temp == 1 else 3.0, softmax_temp=(1.0, 2.0)
     )
     assert tuned.best.config.softmax_temp == 2
+    # Nor does it stand in a table.
+    assert [setting.loss for setting in tuned.settings] == [3.0]
+    assert "the loss of 1 settings is no number; they are left out" in remarks(tuned)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(math.nan, "the loss of all settings is NaN"), (-math.inf, "infinite: some token has probability 0")],
+)
+def test_nothing_is_best_where_no_loss_is_finite(value, message, record):
+    broken = replace(record, target_logit=torch.full_like(record.target_logit, value))
+    with pytest.raises(ValueError, match=message):
+        tune(broken, replace(KNNLM, lmbda=0.0))
+
+
+def test_the_model_keeps_some_weight():
+    """Neighbours that always know better: a weight of 1 would be a probability of 0 on another text."""
+    first, always = torch.full((4,), -9.0), torch.full((4,), -0.5)
+    exists = torch.ones(4, dtype=torch.bool)
+    zeros = torch.zeros(4)
+    parts = Distributions(Mixture(first, zeros, zeros), (NeighborScores(always, exists),))
+    assert search._best_weights(parts, [None]) == [0.999999]
+    two = parts._replace(others=parts.others * 2)
+    assert sum(search._best_weights(two, [None, None])) == pytest.approx(0.999999)
+    assert search._best_weights(two, [0.25, None]) == [0.25, pytest.approx(0.749999)]
+    assert search._best_weights(two, [0.5, 0.25]) == [0.5, 0.25]

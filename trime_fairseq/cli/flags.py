@@ -3,9 +3,11 @@
 import argparse
 import logging
 import sys
+import traceback
 from collections.abc import Callable
 
 from .. import __version__
+from ..errors import wants_traceback
 from ..flags import name_flags
 
 
@@ -31,7 +33,8 @@ def log_to_stdout() -> None:
 
 
 def run(program: str, command: Callable[[], int], **flags: str) -> int:
-    """The exit status of a command: its own, or 1 after an error of one line.
+    """The exit status of a command: its own, or 1 after an error of one line (``TRIME_DEBUG=1``: and the
+    traceback before it).
 
     Args:
         flags: of arguments in messages; see :func:`trime_fairseq.flags.name_flags`.
@@ -43,7 +46,11 @@ def run(program: str, command: Callable[[], int], **flags: str) -> int:
         if "pip install" not in problem:
             package = (error.name or problem).split(".")[0]
             problem = f"this needs {package}, which is not installed: pip install {package}"
+        trace = traceback.format_exc()
     except (ValueError, OSError, ImportError) as error:
         problem = " ".join(name_flags(str(error), **flags).splitlines())
+        trace = traceback.format_exc()
+    if wants_traceback():
+        sys.stderr.write(trace)
     sys.stderr.write(f"{program}: error: {problem}\n")
     return 1

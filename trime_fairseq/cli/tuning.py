@@ -1,12 +1,12 @@
 """What ``trime-tune`` does: one pass of model and search, then the best of all settings."""
 
 import logging
-import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from ..evaluation.rescue import write_or_rescue
 from ..files import PACKAGE, check_writable, write_json
 from ..flags import flag
 from ..tuning import Request, Tuned, read_request, tune
@@ -38,14 +38,19 @@ def tune_command(arguments: Sequence[str]) -> None:
     started = time.perf_counter()
     tuned = tune(found, request.family)
     logger.info(f"TRIME: tried {len(tuned.tried):,} settings in {time.perf_counter() - started:.1f} s")
-    if math.isnan(tuned.best.loss):
-        raise ValueError("the loss of all settings is NaN: so is the output of --path (try without --fp16)")
     command = command_for_test(request, tuned.best.config, PACKAGE)
-    if request.output:
-        path = os.path.join(request.output, "tuning.json")
-        write_json(path, content(request, tuned, evaluation.as_json(), command))
-        draw(tuned, os.path.join(request.output, "tuning.png"))
+    # First: where no file can be written, this is what the work was for.
     sys.stdout.write(_report(request, tuned, command))
+    sys.stdout.flush()
+    if request.output:
+        found_there = content(request, tuned, evaluation.as_json(), command)
+        _write(request.output, "tuning.json", lambda path: write_json(path, found_there))
+        _write(request.output, "tuning.png", lambda path: draw(tuned, path))
+
+
+def _write(folder: str, name: str, write: Callable[[str], object]) -> None:
+    path = os.path.join(folder, name)
+    write_or_rescue("--output", path, write, "the settings stand above")
 
 
 def _report(request: Request, tuned: Tuned, command: str) -> str:

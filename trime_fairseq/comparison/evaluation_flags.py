@@ -8,8 +8,9 @@ from typing import Any
 from ..datastore.datastore import keys_path, manifest_path, values_path
 from ..datastore.index.manifest import index_manifest_path
 from ..evaluation.config import SEARCH_FLAGS, MemoryConfig
-from ..evaluation.datastore_config import DatastoreConfig
+from ..evaluation.datastore_config import DatastoreConfig, check_index_name
 from ..flags import flag
+from ..flags.bounds import bounds_of
 from ..models.config import KeyConfig
 
 # Keys of a datastore in a comparison.
@@ -91,6 +92,7 @@ def search_flags(content: Any, where: str) -> tuple[tuple[str, ...], int]:
     k = values.pop("k", MemoryConfig.k)
     if type(k) is not int or k < 1:
         raise ValueError(f"{where}: k: must be a positive integer, not {k!r}")
+    _check_numbers({**values, "k": k}, where)
     words: list[str] = []
     for key, value in values.items():
         if isinstance(value, (Mapping, list)) or value is None:
@@ -108,8 +110,21 @@ def store_files(words: Sequence[str]) -> list[str]:
     return [manifest_path(prefix), *keys, values_path(prefix), index, index_manifest_path(index)]
 
 
+def _check_numbers(values: Mapping[str, Any], where: str) -> None:
+    for key, value in values.items():
+        bounds = bounds_of(MemoryConfig if key == "k" else DatastoreConfig, key)
+        if bounds is None or value is None or isinstance(value, (Mapping, list)):
+            continue  # refused with all that is not one value
+        if type(value) is not int:
+            raise ValueError(f"{where}: {key}: must be an integer, not {value!r:.50}")
+        problem = bounds.problem(value)
+        if problem:
+            raise ValueError(f"{where}: {key}: {problem}")
+
+
 def _check_files(values: Mapping[str, Any], where: str) -> None:
     tokens, index = values_path(values["dstore_filename"]), values["indexfile"]
+    check_index_name(f"{where}: indexfile:", index)
     for key, path, fix in (
         ("dstore_filename", tokens, "write it by fairseq-eval-lm --save-knnlm-dstore"),
         ("indexfile", index, "build it by trime-build-index"),

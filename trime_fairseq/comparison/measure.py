@@ -38,9 +38,9 @@ def tune_rows(checkpoint: Checkpoint, recorder: Recorder) -> TunedRows:
     """
     started = time.monotonic()
     record, _ = recorder(*tuning_pass(checkpoint))
-    rows = tuple(_tuned(memory, family, record) for memory, family in checkpoint.families().items())
-    for row in rows:
-        _check_finite(checkpoint, row.memory, [row.best.loss])
+    rows = tuple(
+        _named(checkpoint, memory, family, record) for memory, family in checkpoint.families().items()
+    )
     return TunedRows(rows, record.tokens, round(time.monotonic() - started, 1))
 
 
@@ -62,7 +62,7 @@ def evaluate_rows(
     text = GroupedText.of(record, counts[0])
     rows = tuple(row_result(row, record, text) for row in tuned.rows)
     for row in rows:
-        _check_finite(checkpoint, row.memory, row.nll)
+        _check_finite(checkpoint, row.memory, [*row.nll, *(point.test_loss for point in row.by_size)])
     return CheckpointResult(
         text=text.hash,
         tokens=text.tokens,
@@ -81,8 +81,25 @@ def evaluate_rows(
 
 
 def _check_finite(checkpoint: Checkpoint, memory: str, losses: Sequence[float]) -> None:
-    if not all(map(math.isfinite, losses)):
+    """Neither NaN nor infinity becomes a row."""
+    if all(map(math.isfinite, losses)):
+        return
+    if any(map(math.isnan, losses)):
         raise ValueError(f"{checkpoint}, {memory}: the loss is not finite: is {checkpoint.path} damaged?")
+    raise ValueError(
+        f"{checkpoint}, {memory}: the loss is not finite: a token has probability 0, with these settings "
+        f"(or is {checkpoint.path} damaged?)"
+    )
+
+
+def _named(checkpoint: Checkpoint, memory: Memory, family: MemoryConfig, record: Record) -> TunedRow:
+    """A row; errors name it."""
+    try:
+        row = _tuned(memory, family, record)
+    except ValueError as error:
+        raise ValueError(f"{checkpoint}, {memory}: {error}") from error
+    _check_finite(checkpoint, row.memory, [row.best.loss, *(found.loss for found in row.by_size)])
+    return row
 
 
 def _tuned(memory: Memory, family: MemoryConfig, record: Record) -> TunedRow:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..evaluation.config import MemoryConfig
+from ..flags.bounds import bounds_of
 
 VOCABULARY = (
     "none, local, local + long N, external, local + external, local + long N + external, cache, cache N, "
@@ -88,7 +89,7 @@ def read_memory(text: str) -> Memory:
     for words in (part.split() for part in text.lower().split("+")):
         name, size = words[0] if words else "", 0
         if len(words) == 2 and name in _SIZED and words[1].isdecimal():
-            size = int(words[1])
+            size = _size(words[1], text)
         elif len(words) != 1 or _SIZED.get(name) == "needed":
             raise _unknown(text)
         if name in found or (len(words) == 2 and not size):
@@ -100,6 +101,16 @@ def read_memory(text: str) -> Memory:
     if len(parts) < len(found) or parts not in UNIONS:
         raise _unknown(text)
     return Memory(parts, sum(found.values()))
+
+
+def _size(digits: str, text: str) -> int:
+    bounds = bounds_of(MemoryConfig, "mem_size")
+    # Python reads no numbers of thousands of digits.
+    size = int(digits[:40])
+    problem = bounds.problem(size) if bounds else None
+    if problem:
+        raise ValueError(f"{text.strip():.60}: the size {problem}")
+    return size
 
 
 def _unknown(text: str) -> ValueError:

@@ -4,12 +4,13 @@ import logging
 import os
 import re
 
+from ..evaluation.rescue import write_or_rescue
 from ..files import Lock, check_writable, text_hash, whole_file, write_json
 from .cells import footnotes
 from .checkpoint import Checkpoint
 from .formats import as_json, comma_separated, latex, markdown
 from .frequencies import Counts, training_counts
-from .kept import keep, kept
+from .kept import Identity, keep, kept
 from .measure import Checker, Recorder, evaluate_rows, tune_rows, tuning_pass
 from .plots import draw
 from .request import Comparison
@@ -43,7 +44,7 @@ def compare(comparison: Comparison, record: Recorder, check: Checker, command: s
         )
     try:
         results = _measure(comparison, record, check)
-        return _write(comparison, results, command)
+        return _write_all(comparison, results, command)
     finally:
         lock.release()
 
@@ -89,14 +90,21 @@ def _new(
     if content is None:
         with steps.step(f"{checkpoint}: tuning on {checkpoint.comparison.tune}", "tuning"):
             tuned = tune_rows(checkpoint, record)
-        keep(f"{path}.tuned.json", identity, tuned)
+        _keep(f"{path}.tuned.json", identity, tuned)
     else:
         tuned = TunedRows.from_json(content)
         steps.skip(f"{checkpoint}: settings taken from {path}.tuned.json", "tuning")
     with steps.step(f"{checkpoint}: evaluation on {checkpoint.comparison.test}", "test"):
         result = evaluate_rows(checkpoint, tuned, record, counts)
-    keep(f"{path}.json", identity, result)
+    _keep(f"{path}.json", identity, result)
     return result
+
+
+def _keep(path: str, identity: Identity, content: object) -> None:
+    """Where there is no room any more, the result of hours is kept elsewhere."""
+    write_or_rescue(
+        "--output", path, lambda place: keep(place, identity, content), "run the command again to go on"
+    )
 
 
 def _file(checkpoint: Checkpoint) -> str:
@@ -105,6 +113,17 @@ def _file(checkpoint: Checkpoint) -> str:
     # Names that differ in other characters only.
     mark = text_hash(checkpoint.model.name)[:8]
     return os.path.join(checkpoint.comparison.output, "checkpoints", f"{name}-{mark}-{checkpoint.number + 1}")
+
+
+def _write_all(comparison: Comparison, results: Results, command: str) -> str:
+    try:
+        return _write(comparison, results, command)
+    except OSError as error:
+        folder = comparison.output
+        raise ValueError(
+            f"--output {folder}: {error.strerror}; all that was measured is in {folder}/checkpoints: make "
+            "room and run the command again, it only writes what is missing"
+        ) from error
 
 
 def _write(comparison: Comparison, results: Results, command: str) -> str:

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from fairseq import utils
 from fairseq.criterions import FairseqCriterion
 from fairseq.logging import metrics
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ..data.order import TrainingOrder
 from ..data.planned import TrainingSample
-from ..flags import flag
+from ..flags.bounds import Bounds, check_bounds
 from ..memory import (
     Gathered,
     PendingGather,
@@ -24,7 +25,7 @@ from ..memory import (
     positive_share,
     trime_log_prob,
 )
-from ..models.config import KeyConfig
+from ..models.config import KeyConfig, refuse_triton_on_cpu
 from ..models.output import run_decoder, token_scores
 from ..models.representation import RepresentationTap
 from .temperature import TrainingTemperature
@@ -40,13 +41,14 @@ _WORKING_DDP_BACKENDS = ("legacy_ddp", "no_c10d")
 class TrimeCriterionConfig(KeyConfig):
     ce_warmup_epoch: int = field(
         default=0,
-        metadata={"help": "train with plain cross-entropy in epochs 1 to N"},
+        metadata={"help": "train with plain cross-entropy in epochs 1 to N", "bounds": Bounds(0)},
     )
     ce_warmup_updates: int = field(
         default=0,
         metadata={
             "help": "train with plain cross-entropy in the first N updates, or in those of --ce-warmup-epoch "
-            "if they are more"
+            "if they are more",
+            "bounds": Bounds(0),
         },
     )
     train_softmax_temp: str = field(
@@ -133,9 +135,8 @@ class TrimeCriterion(FairseqCriterion):
                 f"--ddp-backend {cfg.ddp_backend} cannot train a TRIME criterion on several devices: "
                 "use --ddp-backend legacy_ddp"
             )
-        for name in ("ce_warmup_epoch", "ce_warmup_updates"):
-            if getattr(cfg, name) < 0:
-                raise ValueError(f"{flag(name)} must not be negative: {getattr(cfg, name)}")
+        check_bounds(TrimeCriterionConfig, cfg)
+        refuse_triton_on_cpu(str(cfg.memory_impl), torch.cuda.is_available())
         self.temperature = TrainingTemperature(str(cfg.train_softmax_temp))
         self.warms_up = cfg.ce_warmup_epoch > 0 or cfg.ce_warmup_updates > 0
         if not isinstance(task, TrainingTask) and (self.warms_up or not self.temperature.is_published):

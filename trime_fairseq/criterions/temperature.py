@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..flags.bounds import TEMPERATURE
 from ..memory import similarity_scale
 
 LEARNT = "learnt"
@@ -33,10 +34,13 @@ class TrainingTemperature(nn.Module):
             self.logarithm = nn.Parameter(torch.zeros(1))
         else:
             self._fixed = _number(setting)
-            if not is_temperature(self._fixed):
+            if not 0.0 < self._fixed < math.inf:
                 raise ValueError(
                     f"--train-softmax-temp takes a positive number or '{LEARNT}', not {setting!r}"
                 )
+            problem = TEMPERATURE.problem(self._fixed)
+            if problem:
+                raise ValueError(f"--train-softmax-temp {problem}")
 
     @property
     def is_published(self) -> bool:
@@ -77,8 +81,8 @@ class TrainingTemperature(nn.Module):
 
 
 def is_temperature(value: Any) -> bool:
-    """Whether it is a positive finite number."""
-    return isinstance(value, float) and 0.0 < value < math.inf
+    """Whether it is a positive finite number, of a size that float32 can divide by."""
+    return isinstance(value, float) and TEMPERATURE.problem(value) is None
 
 
 def _number(text: str) -> float:

@@ -9,6 +9,7 @@ from fairseq.dataclass import FairseqDataclass
 from numpy.typing import NDArray
 from omegaconf import II
 
+from ..flags.bounds import Bounds
 from .planned import PlannedBatches, deal_out
 from .predefined import check_description, check_one_folder, read_predefined
 from .provenance import text_files_hash
@@ -35,7 +36,8 @@ class OrderConfig(FairseqDataclass):
         default=0,
         metadata={
             "help": "tokens of consecutive segments that are one memory of trime_long_loss, spread over "
-            "N / --max-tokens devices"
+            "N / --max-tokens devices",
+            "bounds": Bounds(0),
         },
     )
     predefined_batches: Optional[str] = field(
@@ -48,8 +50,8 @@ class OrderConfig(FairseqDataclass):
     )
     # Of other groups, which the order of batches depends on.
     train_subset: str = II("dataset.train_subset")
-    max_tokens: Optional[int] = II("dataset.max_tokens")
-    batch_size: Optional[int] = II("dataset.batch_size")
+    max_tokens: Optional[int] = field(default=II("dataset.max_tokens"), metadata={"bounds": Bounds(1)})
+    batch_size: Optional[int] = field(default=II("dataset.batch_size"), metadata={"bounds": Bounds(1)})
     distributed_world_size: int = II("distributed_training.distributed_world_size")
 
 

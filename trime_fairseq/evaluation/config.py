@@ -1,6 +1,5 @@
 """The flags of an evaluation: which memories, which datastore, and what contradicts what."""
 
-import math
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import Any, Optional, TypeVar
@@ -11,10 +10,13 @@ from omegaconf import II
 
 from ..files import check_writable
 from ..flags import flag
+from ..flags.bounds import TEMPERATURE, Bounds, check_bounds
 from ..models.config import KeyConfig
-from .datastore_config import DatastoreConfig
+from .datastore_config import DatastoreConfig, check_index_name
 
 MODES = ("gn", "lm", "li")
+# Of more, the scores of a batch alone are gigabytes.
+MOST_NEIGHBORS = 2**20
 # Flags that would do nothing without a search.
 SEARCH_FLAGS = (
     *("dstore_filename", "indexfile", "probe", "faiss_metric_type", "knn_sim_func", "no_load_keys"),
@@ -41,12 +43,15 @@ class MemoryConfig(KeyConfig):
         default=False,
         metadata={"help": "memory: the last --mem-size evaluated tokens before the sample"},
     )
-    mem_size: int = field(default=0, metadata={"help": "size of the long-term memory, in tokens"})
+    mem_size: int = field(
+        default=0, metadata={"help": "size of the long-term memory, in tokens", "bounds": Bounds(0, 2**40)}
+    )
     softmax_temp: Optional[float] = field(
         default=None,
         metadata={
             "help": "temperature of the similarities to memories; by default that of the checkpoint's "
-            "training where it says so (with --mode gn), else 1"
+            "training where it says so (with --mode gn), else 1",
+            "bounds": TEMPERATURE,
         },
     )
     mode: ChoiceEnum(MODES) = field(  # type: ignore[valid-type]
@@ -57,18 +62,23 @@ class MemoryConfig(KeyConfig):
         },
     )
     cache_lmbda: Optional[float] = field(
-        default=None, metadata={"help": "weight of the memory softmax in --mode li, in [0, 1]"}
+        default=None, metadata={"help": "weight of the memory softmax in --mode li, in [0, 1)"}
     )
     use_external: bool = field(
         default=False, metadata={"help": "memory: the --k nearest keys of a datastore"}
     )
-    k: int = field(default=1024, metadata={"help": "number of neighbours"})
+    k: int = field(
+        default=1024, metadata={"help": "number of neighbours", "bounds": Bounds(1, MOST_NEIGHBORS)}
+    )
     use_interp: bool = field(
         default=False, metadata={"help": "interpolate with the distribution of the neighbours alone"}
     )
-    interp_temp: float = field(default=1.0, metadata={"help": "temperature of the neighbours' distribution"})
+    interp_temp: float = field(
+        default=1.0,
+        metadata={"help": "temperature of the neighbours' distribution", "bounds": TEMPERATURE},
+    )
     lmbda: Optional[float] = field(
-        default=None, metadata={"help": "weight of the neighbours' distribution, in [0, 1]"}
+        default=None, metadata={"help": "weight of the neighbours' distribution, in [0, 1)"}
     )
     knnlm: bool = field(
         default=False,
@@ -80,14 +90,7 @@ class MemoryConfig(KeyConfig):
 
     def check(self) -> None:
         """Raises ValueError, naming the flag and the fix, if the settings contradict each other."""
-        for name in ("softmax_temp", "interp_temp"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{flag(name)} must be positive, not {value}")
-        if self.mem_size < 0:
-            raise ValueError(f"--mem-size must be positive, not {self.mem_size}")
-        if self.k < 1:
-            raise ValueError(f"--k must be positive, not {self.k}")
+        check_bounds(type(self), self)
         if self.use_long and not self.use_local:
             raise ValueError("--use-long adds to the local memory: pass --use-local as well")
         if self.use_long and self.mem_size == 0:
@@ -133,11 +136,15 @@ class MemoryConfig(KeyConfig):
             value = getattr(self, name)
             if value is None or not 0.0 <= value <= 1.0:
                 given = "" if value is None else f", not {value}"
-                raise ValueError(f"{flag(name)}, the weight of {whose[name]}, is needed, in [0, 1]{given}")
+                raise ValueError(f"{flag(name)}, the weight of {whose[name]}, is needed, in [0, 1){given}")
+        given = " and ".join(f"{flag(name)} {getattr(self, name)}" for name in needed)
+        verb = "leaves" if len(needed) == 1 else "leave"
         if sum(self.weights) > 1.0:
+            raise ValueError(f"{given} exceed 1 together: they are weights of one mixture, lower them")
+        if needed and sum(self.weights) == 1.0:
             raise ValueError(
-                f"--cache-lmbda {self.cache_lmbda} and --lmbda {self.lmbda} exceed 1 together: they are "
-                "weights of one mixture, lower them"
+                f"{given} {verb} the model no weight, so words that no memory predicts would have "
+                "probability 0: pass less than 1"
             )
 
     def with_softmax_temp(self: Config, trained: float | None) -> Config:
@@ -205,12 +212,18 @@ class EvaluationConfig(LanguageModelingConfig, MemoryConfig, DatastoreConfig):  
         default=None, metadata={"help": "write the result of fairseq-eval-lm to this JSON file"}
     )
     # Of other groups: for messages, and for the description of the result.
-    context_window: int = II("eval_lm.context_window")
+    context_window: int = field(default=II("eval_lm.context_window"), metadata={"bounds": Bounds(0)})
     gen_subset: str = II("dataset.gen_subset")
     path: Optional[str] = II("common_eval.path")
     post_process: Optional[str] = II("common_eval.post_process")
     fp16: bool = II("common.fp16")
     cpu: bool = II("common.cpu")
+    # Of other groups too: fairseq takes any number.
+    seed: int = field(default=II("common.seed"), metadata={"bounds": Bounds(0, 2**32 - 1)})
+    num_shards: int = field(default=II("dataset.num_shards"), metadata={"bounds": Bounds(1)})
+    shard_id: int = field(default=II("dataset.shard_id"), metadata={"bounds": Bounds(0)})
+    num_workers: int = field(default=II("dataset.num_workers"), metadata={"bounds": Bounds(0, 1024)})
+    softmax_batch: int = field(default=II("eval_lm.softmax_batch"), metadata={"bounds": Bounds(0)})
 
     @property
     def needs_keys(self) -> bool:
@@ -218,8 +231,12 @@ class EvaluationConfig(LanguageModelingConfig, MemoryConfig, DatastoreConfig):  
         return self.joint_memory or self.searches or self.save_knnlm_dstore
 
     def check(self) -> None:
-        """Raises ValueError if flags contradict each other; makes the folder of the datastore to write."""
+        """Raises ValueError if flags contradict each other; makes the folders of the files to write."""
+        check_bounds(type(self), self)
+        _check_shards(self)
         _check_writing(self)
+        if self.eval_file:
+            check_writable("--eval-file", self.eval_file)
         given = [name for name in SEARCH_FLAGS if getattr(self, name) not in (None, False, 0)]
         searches = self.use_external or self.knnlm
         if given and not searches:
@@ -227,9 +244,19 @@ class EvaluationConfig(LanguageModelingConfig, MemoryConfig, DatastoreConfig):  
             raise ValueError(f"{names}: for external memory, pass --use-external (or --knnlm) as well")
         if (self.dstore_size or self.dstore_fp16) and not (searches or self.save_knnlm_dstore):
             raise ValueError("--dstore-size and --dstore-fp16: no datastore is written or searched")
-        if self.check_recall < 0:
-            raise ValueError(f"--check-recall must be positive, not {self.check_recall}")
         super().check()
+        if searches and self.indexfile:
+            check_index_name("--indexfile", self.indexfile)
+
+
+def _check_shards(config: EvaluationConfig) -> None:
+    if not isinstance(config.num_shards, int) or not isinstance(config.shard_id, int):
+        return
+    if config.shard_id >= config.num_shards:
+        raise ValueError(
+            f"--shard-id {config.shard_id} is none of --num-shards {config.num_shards}: they have the "
+            f"numbers 0 to {config.num_shards - 1}"
+        )
 
 
 def _check_writing(config: EvaluationConfig) -> None:

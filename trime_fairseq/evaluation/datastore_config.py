@@ -1,5 +1,6 @@
 """The flags of the datastore that an evaluation searches, or writes."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 
 from ..datastore import METRICS, SIMILARITIES, DatastoreError
 from ..flags import name_flags
+from ..flags.bounds import Bounds
 
 # Flags of arguments that errors of the datastore room name, where :func:`flag` does not tell.
 _FLAGS = {
@@ -38,6 +40,15 @@ def flags_named() -> Iterator[None]:
         raise DatastoreError(name_flags(str(error), **_FLAGS)) from error
 
 
+def check_index_name(where: str, path: str) -> None:
+    """Raises ValueError, which begins with ``where``, for an index that was named without its metric:
+    ``--faiss_index knn.index`` is the file ``knn.index.ip``."""
+    there = [f"{path}.{metric}" for metric in METRICS if os.path.isfile(f"{path}.{metric}")]
+    if there and not os.path.exists(path):
+        fix = "pass that" if len(there) == 1 else "pass one of them"
+        raise ValueError(f"{where} {path} does not exist, but {' and '.join(there)}: {fix}")
+
+
 @dataclass
 class DatastoreConfig(FairseqDataclass):  # type: ignore[misc]
     """The datastore that an evaluation searches, or writes."""
@@ -47,7 +58,11 @@ class DatastoreConfig(FairseqDataclass):  # type: ignore[misc]
     )
     indexfile: Optional[str] = field(default=None, metadata={"help": "Faiss index of the datastore's keys"})
     probe: Optional[int] = field(
-        default=None, metadata={"help": "lists of the index to visit; by default as the index was built"}
+        default=None,
+        metadata={
+            "help": "lists of the index to visit; by default as the index was built",
+            "bounds": Bounds(1, 2**31 - 1),
+        },
     )
     faiss_metric_type: Optional[ChoiceEnum(METRICS)] = field(  # type: ignore[valid-type]
         default=None, metadata={"help": "metric of the index; by default as the file beside it says"}
@@ -65,7 +80,11 @@ class DatastoreConfig(FairseqDataclass):  # type: ignore[misc]
     )
     use_faiss_cpu: bool = field(default=False, metadata={"help": "search on the CPU"})
     check_recall: int = field(
-        default=0, metadata={"help": "compare so many searches with exact search over all keys"}
+        default=0,
+        metadata={
+            "help": "compare so many searches with exact search over all keys",
+            "bounds": Bounds(0, 2**31 - 1),
+        },
     )
     dstore_fp16: bool = field(
         default=False,
@@ -73,7 +92,10 @@ class DatastoreConfig(FairseqDataclass):  # type: ignore[misc]
     )
     dstore_size: Optional[int] = field(
         default=None,
-        metadata={"help": "number of keys, if not all evaluated tokens; of a datastore without manifest"},
+        metadata={
+            "help": "number of keys, if not all evaluated tokens; of a datastore without manifest",
+            "bounds": Bounds(1, 2**62),
+        },
     )
     save_knnlm_dstore: bool = field(
         default=False, metadata={"help": "write a datastore: key and token of every evaluated token"}

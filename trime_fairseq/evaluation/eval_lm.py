@@ -80,6 +80,10 @@ def run_eval_lm(arguments: Sequence[str], task: type[Any] | None = None) -> Eval
     try:
         _check_flags(words)
         eval_lm.cli_main()
+    except SystemExit:
+        # Where nothing was left to evaluate, there is nothing for fairseq to print.
+        if not runs or runs[0].result is None:
+            raise
     finally:
         TASK_REGISTRY[TASK] = before
         sys.argv = argv

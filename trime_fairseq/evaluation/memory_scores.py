@@ -132,14 +132,15 @@ class PrecedingText:
     Args:
         sizes: how many tokens, increasing; the memory holds the largest.
         impl: of :func:`trime_fairseq.memory.memory_lse`.
+        tokens: of the text, where that is known: no memory needs room for more.
 
     Attributes:
         memory: keys and tokens.
         last_id: number of the last sample that was added.
     """
 
-    def __init__(self, sizes: Sequence[int], impl: str = "auto") -> None:
-        self.memory = LongTermMemory(sizes[-1])
+    def __init__(self, sizes: Sequence[int], impl: str = "auto", tokens: int = 0) -> None:
+        self.memory = LongTermMemory(min(sizes[-1], tokens or sizes[-1]))
         self._sizes = sizes
         self._impl = impl
         self.last_id = -1
@@ -195,5 +196,5 @@ def neighbor_scores(
     """The softmax over the scores of the first k neighbours, divided by a temperature but not by sqrt(d)."""
     scales = [1 / temperature for temperature in temperatures]
     all_lse, positive_lse = neighbor_lse(neighbors.scores, neighbors.tokens, targets, scales, ks)
-    exists = all_lse > -torch.inf
+    exists = all_lse != -torch.inf  # NaN is not nothing
     return NeighborScores((positive_lse - all_lse).masked_fill(~exists, -torch.inf), exists)

@@ -103,7 +103,7 @@ def distributions(
 
 def cache_scores(joint: MemoryScores) -> NeighborScores:
     """The softmax over the memories alone."""
-    exists = joint.all_lse > -torch.inf
+    exists = joint.all_lse != -torch.inf  # NaN is no empty memory
     return NeighborScores((joint.positive_lse - joint.all_lse).masked_fill(~exists, -torch.inf), exists)
 
 

@@ -1,6 +1,5 @@
 """The result of an evaluation: sums over all tokens, the log lines, the JSON file."""
 
-import json
 import logging
 import math
 import time
@@ -13,7 +12,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..distributed import world_size
-from ..files import write_json
 from ..flags import flag
 from .units import TextUnits
 
@@ -28,19 +26,34 @@ class Totals:
         self._sums: Tensor | None = None
         self._started = time.perf_counter()
 
+    @property
+    def is_used(self) -> bool:
+        """Whether anything was added, be it sums over no token."""
+        return self._sums is not None
+
     def start(self) -> None:
         """Starts the clock."""
         self._started = time.perf_counter()
 
     def add(self, sums: Tensor, tokens: int) -> None:
-        """Adds sums over ``tokens`` tokens, float64 [4]: negative log-likelihood with and without memories in
-        nats, mass on memories, share of the target's probability that came from memories."""
+        """Adds sums over ``tokens`` tokens, float64 [5]: negative log-likelihood with and without memories in
+        nats, mass on memories, share of the target's probability that came from memories, number of tokens
+        of probability 0."""
         self._sums = sums if self._sums is None else self._sums + sums
         self.tokens += tokens
 
+    def losses(self) -> tuple[float, float]:
+        """Negative log-likelihood with and without memories so far, in nats, of all processes."""
+        sums = torch.zeros(2, dtype=torch.float64) if self._sums is None else self._sums[:2].clone()
+        if world_size() > 1:
+            sums = sums.to("cuda" if dist.get_backend() == "nccl" else "cpu")
+            dist.all_reduce(sums)
+        with_memories, without = sums.tolist()
+        return with_memories, without
+
     def finish(self) -> "EvaluationResult":
         """The sums of this process, or of all processes where several evaluate together."""
-        sums = [0.0] * 4 if self._sums is None else self._sums.tolist()
+        sums = [0.0] * 5 if self._sums is None else self._sums.tolist()
         tokens, seconds = self.tokens, time.perf_counter() - self._started
         if world_size() > 1:
             device = "cuda" if dist.get_backend() == "nccl" else "cpu"
@@ -50,9 +63,12 @@ class Totals:
             dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
             *sums, counted = row.tolist()
             tokens, seconds = int(counted), slowest.item()
-        nll, without_memory, mass, share = sums
+        nll, without_memory, mass, share, impossible = sums
         each = 1 / max(tokens, 1)
-        return EvaluationResult(tokens, seconds, nll, without_memory, mass * each, share * each)
+        return EvaluationResult(
+            *(tokens, seconds, nll, without_memory, mass * each, share * each),
+            zero_probability_tokens=int(impossible),
+        )
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,7 @@ class EvaluationResult:
         mem_share: share of the target's probability that came from memories, a mean over tokens.
         description: what was evaluated, and how.
         measured: what else was measured, such as seconds per stage.
+        zero_probability_tokens: number of tokens of probability 0. With any, the loss is infinite.
     """
 
     tokens: int
@@ -79,6 +96,7 @@ class EvaluationResult:
     mem_share: float
     description: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
+    zero_probability_tokens: int = 0
 
     @property
     def loss(self) -> float:
@@ -116,8 +134,8 @@ class EvaluationResult:
         return None if counted is None else TextUnits(**counted)
 
     def as_json(self) -> dict[str, Any]:
-        """The content of the JSON file."""
-        return {
+        """The content of the JSON file; an infinite loss, which JSON does not have, is null."""
+        content = {
             "loss": self.loss,
             "ppl": self.ppl,
             "tokens": self.tokens,
@@ -129,10 +147,12 @@ class EvaluationResult:
             "loss_without_memory": self.loss_without_memory,
             "ppl_without_memory": self.ppl_without_memory,
             "nll_nats_without_memory": self.nll_nats_without_memory,
+            "zero_probability_tokens": self.zero_probability_tokens,
             **self.description,
             **self.measured,
             **({} if self.units is None else self.units.losses(self.nll_nats)),
         }
+        return {name: None if _is_infinite(value) else value for name, value in content.items()}
 
     @classmethod
     def merge(cls, shards: Sequence[Mapping[str, Any]], description: Mapping[str, Any]) -> "EvaluationResult":
@@ -142,15 +162,19 @@ class EvaluationResult:
         def mean(name: str) -> float:
             return math.fsum(float(shard[name]) * shard["tokens"] for shard in shards) / max(tokens, 1)
 
+        def total(name: str) -> float:
+            return math.fsum(math.inf if shard[name] is None else shard[name] for shard in shards)
+
         return cls(
             tokens=tokens,
             seconds=max(shard["seconds"] for shard in shards),
-            nll_nats=math.fsum(shard["nll_nats"] for shard in shards),
-            nll_nats_without_memory=math.fsum(shard["nll_nats_without_memory"] for shard in shards),
+            nll_nats=total("nll_nats"),
+            nll_nats_without_memory=total("nll_nats_without_memory"),
             mem_mass=mean("mem_mass"),
             mem_share=mean("mem_share"),
             description=description,
             measured=merge_measured(shards),
+            zero_probability_tokens=sum(shard.get("zero_probability_tokens", 0) for shard in shards),
         )
 
     def log(self, which: str, compare: bool = True) -> None:
@@ -162,6 +186,11 @@ class EvaluationResult:
         )
         if self.units is not None:
             self.units.log(self.nll_nats, self.description.get("post_process"))
+        if self.zero_probability_tokens:
+            logger.warning(
+                f"TRIME: {self.zero_probability_tokens:,} of {self.tokens:,} tokens have probability 0, so "
+                f"the loss is infinite: {self._advice()}"
+            )
         seconds = self.measured.get("stage_seconds")
         if seconds:
             stages = ", ".join(f"{name} {value:.2f}" for name, value in seconds.items())
@@ -181,7 +210,7 @@ class EvaluationResult:
             f"{self.ppl:.2f} with; they hold {self.mem_mass:.2f} of the distribution, {self.mem_share:.2f} "
             "of the target's probability"
         )
-        if self.loss > self.loss_without_memory:
+        if self.loss > self.loss_without_memory and not self.zero_probability_tokens:
             logger.warning(f"TRIME: the memories make it worse: {self._advice()} before you judge them")
 
     def _advice(self) -> str:
@@ -193,6 +222,10 @@ class EvaluationResult:
         *others, last = settings
         names = f"{', '.join(others)} and {last}" if others else last
         return f"tune {names} with trime-tune"
+
+
+def _is_infinite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def perplexity(loss: float) -> float:
@@ -229,31 +262,3 @@ class Shard:
     def file(self, eval_file: str) -> str:
         """Where a command writes its part of the result."""
         return f"{eval_file}.shard-{self.id}-of-{self.count}"
-
-
-def merge_shard_files(result: EvaluationResult, eval_file: str, count: int) -> None:
-    """Writes and logs the result of the whole, if the files of all ``count`` shards are there.
-
-    Args:
-        result: of this shard.
-        eval_file: the file of the whole.
-    """
-    shards = []
-    for shard in (Shard(count, id) for id in range(count)):
-        path = shard.file(eval_file)
-        try:
-            with open(path, encoding="utf-8") as file:
-                content = json.load(file)
-        except FileNotFoundError:
-            logger.info(f"TRIME: {eval_file} will be written when shard {shard.id} is done as well")
-            return
-        differing = [name for name, value in result.description.items() if content.get(name) != value]
-        if differing:
-            logger.warning(
-                f"TRIME: {path} is of another evaluation ({', '.join(differing)} differ); not merged"
-            )
-            return
-        shards.append(content)
-    whole = EvaluationResult.merge(shards, result.description)
-    whole.log(f"all {count} shards,")
-    write_json(eval_file, {**whole.as_json(), "num_shards": count})

@@ -1,6 +1,7 @@
 """One run of ``fairseq-eval-lm``, from its first batch to its result."""
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,9 +10,9 @@ from typing import Any
 from fairseq.sequence_scorer import SequenceScorer
 
 from ..distributed import rank, world_size
-from ..files import write_json
-from .result import EvaluationResult, Shard, merge_shard_files
+from .result import EvaluationResult, Shard
 from .scorer import MemoryScorer
+from .shards import merge_shard_files, write_result
 from .units import UnitCounter
 
 logger = logging.getLogger(__name__)
@@ -106,24 +107,38 @@ class EvaluationRun:
 
         Shards that are evaluated by separate commands (``--num-shards``) write one file each; whoever
         finds the files of all the others there writes the result of the whole.
+
+        Raises:
+            ValueError: for a loss that is no number, before anything is completed, and for a file that cannot
+                be written.
+            SystemExit: without an error, if nothing was left to evaluate: fairseq would print a perplexity
+                of 1.
         """
+        self.scorer.refuse_nan()
         measured: dict[str, Any] = {}
         for ending in self._at_end:
             measured.update(ending())
         result = replace(self.scorer.totals.finish(), description=self._description, measured=measured)
         self.result = result
+        if not result.tokens:
+            self._end_without_result()
+            return
         together = world_size() > 1
         if together and rank() != 0:
-            return
-        if not result.tokens:
-            logger.info("TRIME: nothing was left to evaluate; no result is written")
             return
         if self._shard.count == 1 or together:
             result.log("all", compare=self.scorer.judges)
             if self._eval_file:
-                write_json(self._eval_file, {**result.as_json(), "num_shards": self._shard.count})
+                write_result(self._eval_file, {**result.as_json(), "num_shards": self._shard.count})
             return
         result.log(f"shard {self._shard.id} of {self._shard.count}:", compare=False)
         if self._eval_file:
-            write_json(self._shard.file(self._eval_file), result.as_json())
+            write_result(self._shard.file(self._eval_file), result.as_json())
             merge_shard_files(result, self._eval_file, self._shard.count)
+
+    def _end_without_result(self) -> None:
+        if self.scorer.totals.is_used:
+            raise ValueError("--gen-subset holds no token to evaluate (--add-bos-token counts no first ones)")
+        logger.info("TRIME: nothing was left to evaluate: there is no loss, and no result is written")
+        if self.scorer.parts.recorder is not None:
+            sys.exit(0)

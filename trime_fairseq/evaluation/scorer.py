@@ -23,6 +23,7 @@ from .memory_scores import (
     neighbor_scores,
 )
 from .mixture import Mixture, mix
+from .numbers import IMPOSSIBLE, NumberWatch, without_number_where
 from .recorder import KeyRecorder
 from .result import Totals
 from .stages import StageTimes
@@ -94,8 +95,10 @@ class MemoryScorer:
         self.times = StageTimes()
         self.axes = self._axes()
         sizes = self.axes.mem_sizes
-        self.preceding_text = PrecedingText(sizes, config.memory_impl) if sizes else None
+        tokens = self.parts.tokens
+        self.preceding_text = PrecedingText(sizes, config.memory_impl, tokens) if sizes else None
         self._uncharged_tail_index = None if config.charges_tails else pad
+        self._watch = NumberWatch(config)
 
     def _axes(self) -> MemoryAxes:
         """The values to score memories for: those of the configuration."""
@@ -115,20 +118,25 @@ class MemoryScorer:
         Returns:
             What stock ``SequenceScorer`` returns: per row a list of one dict with ``tokens`` (the
             evaluated targets), ``positional_scores`` (their log-probabilities, float32, nats) and
-            ``score`` (their mean).
+            ``score`` (their mean). fairseq leaves infinite scores out of its loss, so a probability of 0 has
+            the score :data:`trime_fairseq.evaluation.numbers.IMPOSSIBLE`.
 
         Raises:
-            ValueError: for an ensemble of several models.
+            ValueError: for an ensemble of several models, and where a log-probability is no number.
         """
         if len(models) != 1:
             raise ValueError(f"--path: one model expected, not an ensemble of {len(models)}")
         stage, device = self.times.stage, sample["target"].device
         with stage("model", device):
             batch, targets, token_lse, target_logit = self._run_model(models[0], sample, softmax_batch)
-        neighbors = None
+        plain_log_prob, neighbors = target_logit - token_lse, None
+        looks = self._watch.looks(device)
+        if looks:
+            self._watch.check_model(models[0], plain_log_prob)
         if batch is not None:
             if self.parts.recorder is not None:
-                self.parts.recorder.add(batch.spans, batch.queries, batch.targets)
+                keys = batch.queries if looks else without_number_where(plain_log_prob, batch.queries)
+                self.parts.recorder.add(batch.spans, keys, batch.targets)
             if self.config.searches:
                 with stage("search", device):
                     neighbors = self._search(batch.queries)
@@ -141,11 +149,22 @@ class MemoryScorer:
                     *(sample["sample_ids"], lengths, targets, token_lse, target_logit, memories, counted)
                 )
             )
-        self._add_to_totals(mixture, target_logit - token_lse, counted)
+        if looks:
+            self._watch.check_memories(mixture.log_prob)
+        self._add_to_totals(mixture, plain_log_prob, counted)
+        scores = mixture.log_prob.clamp(min=IMPOSSIBLE)
         return [
             [{"tokens": t, "score": s.mean(), "positional_scores": s, "attention": None, "alignment": None}]
-            for t, s in zip(torch.split(targets, lengths), torch.split(mixture.log_prob, lengths))
+            for t, s in zip(torch.split(targets, lengths), torch.split(scores, lengths))
         ]
+
+    def refuse_nan(self) -> None:
+        """Call after the last batch, in all processes that evaluate together.
+
+        Raises:
+            ValueError: if the sums of any of them are no numbers.
+        """
+        self._watch.check_sums(*self.totals.losses())
 
     def _run_model(
         self, model: Any, sample: EvaluationSample, softmax_batch: int
@@ -216,7 +235,10 @@ class MemoryScorer:
 
     def _add_to_totals(self, mixture: Mixture, plain_log_prob: Tensor, counted: Tensor | None) -> None:
         log_prob, mass, share = mixture
-        values = torch.stack([-log_prob, -plain_log_prob, mass, share]).double()
+        impossible = log_prob == -torch.inf
+        # Of a probability of 0 nothing came from anywhere.
+        share = share.masked_fill(impossible, 0.0)
+        values = torch.stack([-log_prob, -plain_log_prob, mass, share, impossible.to(log_prob)]).double()
         if counted is not None:
             values = values[:, counted.to(values.device, non_blocking=True)]
         self.totals.add(values.sum(1), values.size(1))

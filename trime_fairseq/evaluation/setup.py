@@ -14,15 +14,18 @@ from ..data.provenance import data_folders, text_files_hash
 from ..data.text_order import consecutive_batches, contiguous_shard, keep_short_enough
 from ..datastore import BackgroundSink, Manifest, RecallSample, Retriever, RowSink
 from ..distributed import is_distributed, rank, world_size
-from ..files import file_hash, modification_time
+from ..files import check_writable, file_hash, modification_time
 from ..models.checkpoints import dictionary_state
+from ..models.config import refuse_triton_on_cpu
 from .config import EvaluationConfig, MemoryConfig, part_of
 from .datastore_config import flags_named
 from .external import KeySource, open_external
 from .recorder import KeyRecorder, RowRanges
 from .result import Shard
+from .room import check_memory_size
 from .run import EvaluationRun
 from .scorer import MemoryScorer, ScorerParts
+from .shards import check_shard_files
 from .units import UnitCounter
 
 logger = logging.getLogger(__name__)
@@ -92,6 +95,8 @@ class EvaluationSetup:
         self.shard = shard
         self.context_window = context_window
         _check_shard(shard)
+        if config.joint_memory:
+            refuse_triton_on_cpu(config.memory_impl, torch.cuda.is_available() and not config.cpu)
         self.tokens_per_sample = config.tokens_per_sample + context_window
         if max_positions is not None and self.tokens_per_sample > max_positions:
             raise ValueError(
@@ -123,6 +128,11 @@ class EvaluationSetup:
         """The batches of this shard, with the scorer that belongs to them."""
         config, at_end = self.config, list[Ending]()
         batches = self._batches(max_tokens or 36000, batch_size)
+        if config.eval_file and self.shard.count > 1 and not is_distributed():
+            check_writable("--eval-file", self.shard.file(config.eval_file))
+            check_shard_files(config.eval_file, self.shard)
+        if config.use_long and config.joint_memory:
+            check_memory_size(config, int(self.lengths.sum()), self.key_dimension)
         if self.shard.count > 1 and config.use_long:
             logger.warning(
                 f"TRIME: {self.shard.count} contiguous shards; the long-term memory of each starts empty"
@@ -161,7 +171,13 @@ class EvaluationSetup:
             samples = self.samples
             costs = [samples.context_length(p) + samples.evaluated_length(p) for p in positions]
         batches = consecutive_batches(costs, max_tokens, batch_size)
-        return contiguous_shard(batches, self.shard.count, self.shard.id)
+        of_shard = contiguous_shard(batches, self.shard.count, self.shard.id)
+        if not of_shard and not is_distributed():
+            raise ValueError(
+                f"--num-shards {self.shard.count}: the text has {len(batches)} batches, so --shard-id "
+                f"{self.shard.id} has none of them: pass at most {len(batches)}, or a smaller --batch-size"
+            )
+        return of_shard
 
     def _open_external(self, tokens: int, at_end: list[Ending]) -> tuple[Retriever, RecallSample | None]:
         config = self.config

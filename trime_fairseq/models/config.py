@@ -1,5 +1,6 @@
 """Flags of criterions and task alike: which representation is the key, and how memories are computed."""
 
+import os
 from dataclasses import dataclass, field
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
@@ -28,3 +29,10 @@ class KeyConfig(FairseqDataclass):  # type: ignore[misc]
             "once, for comparisons); auto is chunked, and triton on GPUs where it is faster"
         },
     )
+
+
+def refuse_triton_on_cpu(memory_impl: str, has_gpu: bool) -> None:
+    """Raises ValueError where the kernels that ``--memory-impl`` asks for would fail at the first batch."""
+    interprets = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
+    if memory_impl == "triton" and not (has_gpu or interprets):
+        raise ValueError("--memory-impl triton needs a GPU, and none is used here: leave it out")

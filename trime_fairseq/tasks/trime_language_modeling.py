@@ -35,6 +35,7 @@ from ..evaluation.setup import EvaluationSetup
 from ..evaluation.units import take_over_post_process
 from ..files import check_writable
 from ..flags import flag
+from ..flags.bounds import Bounds, check_bounds
 from ..models.checkpoints import (
     architecture,
     check_cutoffs,
@@ -86,10 +87,13 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
 
     @classmethod
     def setup_task(cls, args: Any, **kwargs: Any) -> "TrimeLanguageModelingTask":
-        if args.context_window < 0:
-            raise ValueError(f"--context-window must not be negative: {args.context_window}")
+        check_bounds(TrimeLanguageModelingConfig, args)
+        window = args.context_window
+        # fairseq has taken the window off, and counts in 32 bits.
+        problem = Bounds(1, 2**31 - 1).problem(args.tokens_per_sample + window)
+        if problem:
+            raise ValueError(f"--tokens-per-sample {problem}")
         if args.tokens_per_sample <= 0:
-            window = args.context_window
             raise ValueError(
                 f"--context-window {window} leaves no token of --tokens-per-sample "
                 f"{args.tokens_per_sample + window} to evaluate: --tokens-per-sample counts both"
@@ -97,8 +101,6 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         # Other commands take ensembles; fairseq-eval-lm would only say that the file does not exist.
         if _is_command("eval") and args.path and len(utils.split_paths(args.path)) > 1:
             raise ValueError(f"--path {args.path}: one model expected, not an ensemble")
-        if args.eval_file:
-            check_writable("--eval-file", args.eval_file)
         part_of(args, EvaluationConfig).check()
         folder = utils.split_paths(args.data)[0]
         if not os.path.isfile(os.path.join(folder, "dict.txt")):

@@ -59,14 +59,23 @@ def remarks(tuned: Tuned) -> list[str]:
         if name in in_effect and len(values) > 1 and in_effect[name] in (values[0], values[-1]):
             found.append(_at_end(name, in_effect[name], lowest=in_effect[name] == values[0]))
     for name in tuned.family.weight_names:
-        if getattr(tuned.family, name) is None and in_effect[name] in (0, 1):
-            found.append(f"{flag(name)} {in_effect[name]:g}: {_MEANING[name, in_effect[name]]}")
+        end = _end_of_weights(in_effect[name])
+        if getattr(tuned.family, name) is None and end is not None:
+            found.append(f"{flag(name)} {in_effect[name]:.10g}: {_MEANING[name, end]}")
+    without_loss = sum(math.isnan(setting.loss) for setting in tuned.tried.values())
+    if without_loss:
+        found.append(f"the loss of {without_loss:,} settings is no number; they are left out")
     if len(tuned.tried) < tuned.combinations:
         found.append(
             f"{len(tuned.tried):,} of {tuned.combinations:,} combinations were tried: settings took turns, "
             "from the best of the others, until nothing changed"
         )
     return found
+
+
+def _end_of_weights(weight: float) -> int | None:
+    """0 or 1, if a weight is that or as near as it may be."""
+    return 0 if weight == 0 else 1 if weight > 0.99999 else None
 
 
 def _at_end(name: str, value: float, lowest: bool) -> str:

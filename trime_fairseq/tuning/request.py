@@ -1,6 +1,7 @@
 """The command line of ``trime-tune``: the family to tune, its axes, and what goes to ``fairseq-eval-lm``."""
 
 import argparse
+import logging
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -13,7 +14,10 @@ from .. import __version__
 from ..evaluation.axes import MemoryAxes
 from ..evaluation.config import EvaluationConfig, MemoryConfig
 from ..flags import flag
-from .families import check_families, default_axes
+from ..flags.bounds import Bounds, bounds_of
+from .families import allowed_values, check_families, default_axes
+
+logger = logging.getLogger(__name__)
 
 PROGRAM = "trime-tune"
 USAGE = f"{PROGRAM} DATA --path CHECKPOINT [flags of fairseq-eval-lm, of memories] [--output DIR]"
@@ -31,6 +35,10 @@ _VALID: dict[str, tuple[Callable[[Any], bool], str, str]] = {
 }
 _WHOLE_NUMBERS = ("mem_size", "k")
 _SHARDS = ("num_shards", "distributed_world_size")
+# Every value of an axis is a pass over all scores, and kept for every token.
+_MOST_VALUES = 256
+_MOST_COMBINATIONS = 2_000_000
+_SHOWN = Bounds(1)
 
 
 @dataclass(frozen=True)
@@ -102,10 +110,15 @@ def read_request(arguments: Sequence[str]) -> Request:
     if "interp_temp" in grid and not family.knnlm:
         family = replace(family, use_interp=True)
     check_families([family])
+    problem = _SHOWN.problem(own.show)
+    if problem:
+        raise ValueError(f"--show {problem}")
+    axes = _axes(family, grid, given)
+    check_size(family, axes)
     *_, others = _given(MemoryConfig, rest, ("user_dir", "gen_subset"))
     return Request(
         family,
-        _axes(family, grid, given),
+        axes,
         tuple(others),
         subset=given.get("gen_subset", "valid"),
         path=given["path"],
@@ -137,8 +150,35 @@ def _values(name: str, words: list[str]) -> tuple[Any, ...]:
     except ValueError:
         values = set()
     if not values or not all(map(is_valid, values)):
-        raise ValueError(f"{_grid_flag(name)} takes {meaning}, not {' '.join(words)!r}")
+        raise ValueError(f"{_grid_flag(name)} takes {meaning}, not {_shortened(words)}")
+    bounds = bounds_of(MemoryConfig, name) or Bounds(-math.inf)
+    for problem in filter(None, map(bounds.problem, sorted(values))):
+        raise ValueError(f"{_grid_flag(name)} {problem}")
+    if len(values) > _MOST_VALUES:
+        raise ValueError(f"{_grid_flag(name)}: {len(values):,} values, at most {_MOST_VALUES} can be tried")
     return tuple(sorted(values))
+
+
+def _shortened(words: list[str]) -> str:
+    text = " ".join(words)
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
+
+
+def check_size(family: MemoryConfig, axes: MemoryAxes) -> None:
+    """Says how many settings there are to try.
+
+    Raises:
+        ValueError: if they are too many.
+    """
+    values = allowed_values(family, axes)
+    combinations = math.prod(map(len, values.values()))
+    sizes = " x ".join(f"{len(found)} of {flag(name)}" for name, found in values.items())
+    if combinations > _MOST_COMBINATIONS:
+        raise ValueError(
+            f"{combinations:,} settings ({sizes}) are too many, at most {_MOST_COMBINATIONS:,} can be tried: "
+            f"pass fewer values to {' or '.join(map(_grid_flag, values))}"
+        )
+    logger.info(f"TRIME: {combinations:,} settings to choose from: {sizes}")
 
 
 def _axes(family: MemoryConfig, grid: dict[str, tuple[Any, ...]], given: dict[str, Any]) -> MemoryAxes:

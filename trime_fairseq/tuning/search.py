@@ -24,6 +24,8 @@ _MOST_TRIED = 4096
 _PAIRS = (("softmax_temp", "mem_size"), ("k", "interp_temp"), ("softmax_temp", "k"))
 # Decimals of a weight: no text tells more.
 _DECIMALS = 6
+# What is left to the model at least: without it, words that no memory predicts have probability 0.
+_LEAST_REST = 10**-_DECIMALS
 
 # A value for each setting of :attr:`Tuned.values`, in their order.
 Place = tuple[float, ...]
@@ -61,14 +63,16 @@ class Tuned:
 
     @cached_property
     def settings(self) -> list[Setting]:
-        """All that were tried, best first; of several that are one distribution the first."""
+        """All that were tried and have a loss, best first; of several that are one distribution the first."""
         distinct: dict[tuple[tuple[str, float], ...], Setting] = {}
-        for setting in sorted(self.tried.values(), key=_loss):
+        numbers = [setting for setting in self.tried.values() if not math.isnan(setting.loss)]
+        for setting in sorted(numbers, key=_loss):
             distinct.setdefault(tuple(effective_values(setting.config).items()), setting)
         return list(distinct.values())
 
     @property
     def best(self) -> Setting:
+        """Of a finite loss: otherwise :func:`tune` finds nothing."""
         return self.settings[0]
 
     def best_by(self, name: str) -> dict[float, Setting]:
@@ -98,13 +102,15 @@ def tune(record: Record, family: MemoryConfig) -> Tuned:
         family: see :mod:`trime_fairseq.tuning.families`.
 
     Raises:
-        ValueError: if the record lacks a memory of the family, or was made with other tails.
+        ValueError: if the record lacks a memory of the family, or was made with other tails; and if no
+            setting has a finite loss.
     """
     search = _Search(record, family)
     if math.prod(map(len, search.values.values())) <= _MOST_TRIED:
         search.try_all()
     else:
         search.take_turns()
+    _check_finite(list(search.tried.values()))
     alone = without_memory(family)
     without = Setting(alone, _bits(mixture(record, alone).log_prob))
     return Tuned(family, search.values, search.tried, without, record.tokens)
@@ -169,17 +175,33 @@ class _Search:
 
 
 def _best_weights(parts: Distributions, fixed: Sequence[float | None]) -> list[float]:
-    """The best weights, rounded; those that are fixed as they are."""
+    """The best weights, rounded, of a sum below 1; those that are fixed as they are."""
     first = parts.first.log_prob
     log_probs = [torch.where(other.exists, other.log_prob, first) for other in parts.others]
     found = solve_weights([first, *log_probs], fixed)
     weights = [
         weight if given is not None else round(weight, _DECIMALS) for weight, given in zip(found, fixed)
     ]
-    if sum(weights) > 1:
-        solved = list(fixed).index(None)
-        weights[solved] = max(0.0, round(weights[solved] - 10**-_DECIMALS, _DECIMALS))
+    excess = sum(weights) - (1 - _LEAST_REST)
+    solved = [number for number, given in enumerate(fixed) if given is None]
+    if excess > 0 and solved:
+        largest = max(solved, key=weights.__getitem__)
+        weights[largest] = max(0.0, round(weights[largest] - excess, _DECIMALS))
     return weights
+
+
+def _check_finite(settings: Sequence[Setting]) -> None:
+    """Raises ValueError where there is no best setting."""
+    if any(math.isfinite(setting.loss) for setting in settings):
+        return
+    if any(setting.loss == math.inf for setting in settings):
+        raise ValueError(
+            "the loss of all settings is infinite: some token has probability 0 with each of them; lower the "
+            "weights that are given (--lmbda, --cache-lmbda)"
+        )
+    raise ValueError(
+        "the loss of all settings is NaN: similarities to memories overflow, or their keys are no numbers"
+    )
 
 
 def _bits(log_prob: Tensor) -> float:
