@@ -13,8 +13,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .builder import build_index
-from .datastore import Datastore, DatastoreError, Manifest, open_datastore
-from .index.config import METRICS, IndexConfig
+from .datastore import METRICS, Datastore, DatastoreError, Manifest, open_datastore
+from .index.config import IndexConfig
 from .index.files import Index, open_index
 from .index.manifest import IndexManifest
 from .streaming import StreamingIndex

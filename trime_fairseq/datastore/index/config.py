@@ -3,10 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ..datastore import DatastoreError
+from ..datastore import METRICS, DatastoreError
 from .faiss_library import faiss_error, import_faiss
 
-METRICS = ("l2", "ip", "cos")
+# More lists would take 200 MB before a key is there; the largest published indexes have a quarter of them.
+MOST_LISTS = 2**22
+# What the other numbers of a factory string may be at most.
+_MOST = 2**16
+_MOST_NEIGHBORS, _MOST_BITS, _MOST_IMI_BITS = 512, 16, 11
+_LARGEST_NUMBER = 2**62
 
 
 def index_path(name: str, metric: str) -> str:
