@@ -63,7 +63,7 @@ class Description:
         try:
             content = read_json(path, _LARGEST_DESCRIPTION)
         except ValueError as problem:
-            raise cls.error(str(problem)) from problem
+            raise cls.error(f"{problem} (it {otherwise})") from problem
         if not isinstance(content, dict) or (cls.has_version and "format_version" not in content):
             raise cls.error(f"{path} {otherwise}")
         kinds = typing.get_type_hints(cls, include_extras=True)

@@ -27,7 +27,7 @@ def check_index(index: Any, path: str, first: int, end: int) -> None:
         DatastoreError: for ids out of range, less or more ids than keys, parts of another metric, and no list
             to visit.
     """
-    otherwise = "build it again with trime-build-index"
+    otherwise = "remove it and build it again with trime-build-index"
     inverted = _lists(index)
     if inverted is not None:
         if inverted.metric_type != index.metric_type:

@@ -109,7 +109,7 @@ def open_index(path: str, *, metric: str | None = None) -> Index:
         if (manifest.metric == "l2") != (found == "l2") or manifest.dimension != index.d:
             raise DatastoreError(
                 f"{path} is not the index that {path}.json describes ({found} / {manifest.metric}, dimension "
-                f"{index.d} / {manifest.dimension}): build it again with trime-build-index"
+                f"{index.d} / {manifest.dimension}): remove it and build it again with trime-build-index"
             )
         found = manifest.metric
     if metric not in (None, found):

@@ -25,15 +25,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ...files import Lock, check_writable, remove_leftovers
+from ...files import Differences, Lock, check_writable, remove_leftovers
 from ..datastore import DatastoreError
+from ..float_keys import check_memory
 from ..progress import checksum_with_progress
 from .adding import Adder, adder, check_kind, train
+from .config import check_number
 from .faiss_library import import_faiss
 from .files import open_index, publish, read_faiss, remove, right_size, verified, write_faiss
 from .manifest import FINISHED, PARTIAL, TRAINED, IndexManifest, index_manifest_path
 
 logger = logging.getLogger(__name__)
+
+# Faiss counts the lists to visit in 64 bits, but notes them in 32 in places.
+_MOST_PROBES = 2**31 - 1
 
 Stage = Literal["none", "trained", "partial", "complete"]
 
@@ -85,10 +90,10 @@ class GrowingIndex:
         self._is_saved = False
         self._before_save = before_save
         self._adder: Adder | None = None
-        if manifest.chunk < 1:
-            raise DatastoreError("`chunk` must be at least 1")
-        if probe < 1:
-            raise DatastoreError("`probe` must be at least 1")
+        check_number("chunk", manifest.chunk, 1)
+        check_number("probe", probe, 1, _MOST_PROBES)
+        for name, keys in (("chunk", manifest.chunk), ("training_keys", manifest.training_keys)):
+            check_memory(name, keys, min(keys, manifest.rows), manifest.dimension)
         check_kind(new_index, manifest.starting_point, use_gpu)
         try:
             check_writable("`name`", path)
@@ -194,7 +199,10 @@ class GrowingIndex:
             return False
         if there is None:
             logger.info(f"TRIME: {path} has no manifest, {otherwise}")
-        elif differing := there.differences(self.manifest, fields):
+        elif differing := Differences(
+            there.differences(self.manifest, fields)
+            | there.differences(self.manifest, ("values_checksum",), unknown_differs=False)
+        ):
             logger.info(f"TRIME: {path} is of another index, {otherwise}: {differing} (there / now)")
         elif right_size(there, path) and (path != self.path or _is_complete(there, path)):
             return True
