@@ -58,8 +58,9 @@ def check_keys(index: Index, store: Datastore) -> None:
     keys = np.array(store.keys[rows], dtype=np.float32)
     if index.metric == "cos":
         import_faiss().normalize_L2(keys)
-    own = np.square(decoded - keys).sum(axis=1)
-    others = np.square(decoded - np.roll(keys, len(keys) // 2, axis=0)).sum(axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        own = np.square(decoded - keys).sum(axis=1)
+        others = np.square(decoded - np.roll(keys, len(keys) // 2, axis=0)).sum(axis=1)
     if np.mean(own <= others) < _LEAST_SHARE:
         raise DatastoreError(
             f"the keys of {keys_path(store.prefix, str(store.keys.dtype))} are not those of the index "

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..distributed import world_size
 from .contents import check_keys, check_values
 from .datastore import Datastore, DatastoreError
-from .index.faiss_library import import_faiss
+from .index.faiss_library import faiss_error, import_faiss
 from .index.files import Index
 
 logger = logging.getLogger(__name__)
@@ -157,7 +157,12 @@ class Retriever:
         found: list[tuple[Tensor, Tensor]] = []
         for index in self._indexes:
             if not queries.is_cuda:
-                scores, rows = map(torch.from_numpy, index.search(queries.numpy(), self.k))
+                try:
+                    scores, rows = map(torch.from_numpy, index.search(queries.numpy(), self.k))
+                except RuntimeError as error:
+                    raise DatastoreError(
+                        f"Faiss cannot search the index ({faiss_error(error)}): verify it, or build it again"
+                    ) from error
                 found.append((scores, rows))
                 continue
             # Faiss's GPU indexes take queries that lie on their own device, and work in the order of

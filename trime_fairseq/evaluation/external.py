@@ -68,7 +68,7 @@ def _open(config: EvaluationConfig, prefix: str, indexfile: str, model: KeySourc
     check_values(store, model.vocabulary)
     index = open_index(indexfile, metric=config.faiss_metric_type)
     index.check(store, model.dimension)
-    if config.check_recall:
+    if not config.no_load_keys:
         check_keys(index, store)
     devices = gpus_for_index() if use_gpu and not config.use_faiss_cpu else ()
     if use_gpu and not devices and not config.use_faiss_cpu:

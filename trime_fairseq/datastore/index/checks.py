@@ -24,12 +24,16 @@ def check_index(index: Any, path: str, first: int, end: int) -> None:
         first, end: the rows that its ids may name are ``first <= row < end``.
 
     Raises:
-        DatastoreError: for ids out of range, less or more ids than keys, parts of another metric, and no list
-            to visit.
+        DatastoreError: for ids out of range, less or more ids than keys, parts of another metric, what is not
+            trained, and no list to visit.
     """
     otherwise = "remove it and build it again with trime-build-index"
     inverted = _lists(index)
+    if not (index.is_trained and (inverted is None or inverted.is_trained)):
+        raise DatastoreError(f"the index {path} is not trained: {otherwise}")
     if inverted is not None:
+        if inverted.quantizer.ntotal != inverted.nlist:
+            raise DatastoreError(f"the index {path} does not know where its lists are: {otherwise}")
         if inverted.metric_type != index.metric_type:
             raise DatastoreError(f"the lists of the index {path} are of another metric: {otherwise}")
         if inverted.nprobe < 1:

@@ -9,8 +9,11 @@ from ...files import new_temporary
 from ..datastore import Datastore, DatastoreError, values_path
 from ..progress import checksum_with_progress
 from .checks import check_index
-from .faiss_library import faiss_error, import_faiss
+from .faiss_library import bounded_memory, faiss_error, import_faiss
 from .manifest import IndexManifest
+
+# What Faiss may take to read an index beside a multiple of its size: tables of 2 GiB, and a little.
+_READING = 3 * 2**30
 
 
 @dataclass(frozen=True)
@@ -147,8 +150,9 @@ def read_faiss(path: str, otherwise: str) -> Any:
         DatastoreError: if there is none.
     """
     try:
-        return import_faiss().read_index(path)
-    except (RuntimeError, MemoryError) as error:
+        with bounded_memory(4 * os.path.getsize(path) + _READING):
+            return import_faiss().read_index(path)
+    except (RuntimeError, MemoryError, OSError) as error:
         reason = "".join(str(error).strip().splitlines()[-1:])
         raise DatastoreError(f"the index {path} cannot be read ({reason}): {otherwise}") from error
 
