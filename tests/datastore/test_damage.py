@@ -126,6 +126,7 @@ def test_manifest_tells_sizes_and_checksums(tmp_path):
         ("key_dtype", "float64", "float16 or float32"),
         ("value_dtype", "float32", "int64 or int32 or int16"),
         ("metric", "dot", "l2 or ip or cos"),
+        ("num_shards", "2", "an integer"),
         ("values_bytes", "12000", "an integer"),
     ],
 )
@@ -392,6 +393,25 @@ def test_keys_of_another_model(tmp_path, metric, factory):
     other.tofile(keys_path(prefix, "float16"))
     with pytest.raises(DatastoreError, match="hold NaN or infinity"):
         check_keys(index, open_datastore(prefix))
+
+
+@pytest.mark.parametrize(("built", "said"), [("ip", "cos"), ("cos", "ip")])
+def test_keys_that_were_or_were_not_normalised(tmp_path, built, said):
+    prefix = stored(tmp_path, 10 * small_rows()[0])
+    index = exact(tmp_path, "IVF8,PQ4", built)
+    check_keys(index, open_datastore(prefix))
+    with pytest.raises(DatastoreError, match="differ in length .*: one was normalised for cos"):
+        check_keys(replace(index, metric=said), open_datastore(prefix))
+
+
+def test_index_of_what_is_no_number(tmp_path):
+    prefix = stored(tmp_path)
+    keys = small_rows()[0].astype(np.float32)
+    keys[::3] = np.nan
+    flat = faiss.IndexFlatIP(DIMENSION)
+    flat.add(keys)
+    with pytest.raises(DatastoreError, match="the index x holds NaN or infinity"):
+        check_keys(Index("x", flat, None, "ip"), open_datastore(prefix))
 
 
 def test_one_key_that_is_no_number(tmp_path):

@@ -12,6 +12,8 @@ from .progress import checksum_with_progress
 # Of keys that are compared with an index. By chance half of them are nearer to their own row than to another,
 # give or take 2 of 100; even a code of 8 bits brings it above 70.
 _SAMPLE, _LEAST_SHARE = 1000, 0.6
+# A coarse code shortens keys, to half of their length at most in practice.
+_MOST_LENGTH = 4.0
 
 
 def check_values(store: Datastore, vocabulary: int | None = None, *, checksum: bool = True) -> None:
@@ -54,16 +56,28 @@ def check_keys(index: Index, store: Datastore) -> None:
     if sample is None or store.keys is None:
         return
     rows, decoded = sample
+    path = keys_path(store.prefix, str(store.keys.dtype))
     check_finite(store.keys[rows], rows)
     keys = np.array(store.keys[rows], dtype=np.float32)
     if index.metric == "cos":
         import_faiss().normalize_L2(keys)
-    with np.errstate(over="ignore", invalid="ignore"):
+    if not np.isfinite(decoded).all():
+        raise DatastoreError(
+            f"the index {index.path} holds NaN or infinity: remove it and build it again with "
+            "trime-build-index"
+        )
+    with np.errstate(over="ignore"):
         own = np.square(decoded - keys).sum(axis=1)
         others = np.square(decoded - np.roll(keys, len(keys) // 2, axis=0)).sum(axis=1)
+        length = np.sqrt(np.square(decoded).sum() / max(np.square(keys).sum(), 1e-30))
+    if keys.any() and not 1 / _MOST_LENGTH < length < _MOST_LENGTH:
+        raise DatastoreError(
+            f"the keys of {path} and those of the index {index.path} differ in length (1 to {length:.3g}): one "
+            "was normalised for cos, or is another model's; build the index again with trime-build-index"
+        )
     if np.mean(own <= others) < _LEAST_SHARE:
         raise DatastoreError(
-            f"the keys of {keys_path(store.prefix, str(store.keys.dtype))} are not those of the index "
+            f"the keys of {path} are not those of the index "
             f"{index.path}: one of them is another model's or another text's; build the index again with "
             "trime-build-index"
         )

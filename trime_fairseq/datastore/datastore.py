@@ -80,7 +80,7 @@ class Manifest(Description):
     tokens_per_sample: Positive
     context_window: NotNegative
     context_full_only: bool
-    num_shards: Positive = 1
+    num_shards: Annotated[int, 1, 2**16] = 1
     complete: bool = False
     metric: Annotated[str, METRICS] = "ip"
     value_dtype: Annotated[str, ("int64", "int32", "int16")] = VALUE_DTYPE

@@ -29,6 +29,7 @@ def check_writable(name: str, path: str) -> None:
     try:
         place = written_place(path)
         os.makedirs(os.path.dirname(place) or ".", exist_ok=True)
+        remove_leftovers(place)
         file, temporary = new_temporary(place)
         try:
             os.write(file, bytes(_LITTLE))
