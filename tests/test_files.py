@@ -25,6 +25,7 @@ from trime_fairseq.files import (
     new_temporary,
     open_regular,
     read_json,
+    whole_file,
     write_json,
 )
 from trime_fairseq.files.hashes import BLOCK
@@ -302,6 +303,15 @@ def test_temporary_names_cannot_be_guessed(tmp_path):
         os.close(file)
         names.add(name)
     assert len(names) == 3
+
+
+def test_file_tells_its_name_while_it_is_written(tmp_path):
+    with whole_file(str(tmp_path / "x")) as file:
+        file.write("half")
+        file.flush()
+        assert open(file.name).read() == "half"
+        assert os.path.dirname(file.name) == str(tmp_path)
+    assert os.listdir(tmp_path) == ["x"]
 
 
 def test_file_for_colleagues(tmp_path):

@@ -72,8 +72,8 @@ def check_keys(index: Index, store: Datastore) -> None:
         length = np.sqrt(np.square(decoded).sum() / max(np.square(keys).sum(), 1e-30))
     if keys.any() and not 1 / _MOST_LENGTH < length < _MOST_LENGTH:
         raise DatastoreError(
-            f"the keys of {path} and those of the index {index.path} differ in length (1 to {length:.3g}): one "
-            "was normalised for cos, or is another model's; build the index again with trime-build-index"
+            f"the keys of {path} and those of the index {index.path} differ in length (1 to {length:.3g}): "
+            "one was normalised for cos, or is another model's; build the index again with trime-build-index"
         )
     if np.mean(own <= others) < _LEAST_SHARE:
         raise DatastoreError(
