@@ -20,6 +20,6 @@ trime-bm25 index --segments_path "$segments" --index_path "$out/bm25_index" ${EN
 trime-bm25 search --segments_path "$segments" --index_path "$out/bm25_index" --results_path "$out/bm25_results" \
     --k "${K:-50}" --num_shards "${NUM_SHARDS:-1}" --shard_id "${SHARD_ID:-0}"
 trime-bm25 batches --results_path "$out/bm25_results" --batch_file "$out/batches.json" --if_complete
-if [ -e "$out/batches.json" ] && [ ! "$out/report/report.png" -nt "$out/batches.json" ]; then
+if [ -e "$out/batches.json" ]; then
     trime-bm25 report --segments_path "$segments" --batch_file "$out/batches.json" --output "$out/report"
 fi

@@ -1,8 +1,12 @@
 """enwik8 as text for fairseq-preprocess: one token per byte."""
 
-import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from trime_fairseq.files import whole_file  # noqa: E402
 
 _CHUNK = 1 << 20
 # A byte is its decimal code; a newline ends a line, which fairseq reads as one token, too.
@@ -21,8 +25,7 @@ def split_bytes(source: Path, parts: Sequence[tuple[Path, int]]) -> None:
     """
     with open(source, "rb") as file:
         for path, size in parts:
-            unfinished = path.with_name(path.name + ".part")
-            with open(unfinished, "wb") as target:
+            with whole_file(str(path), "wb") as target:
                 left = size
                 while left:
                     chunk = file.read(min(left, _CHUNK))
@@ -30,4 +33,3 @@ def split_bytes(source: Path, parts: Sequence[tuple[Path, int]]) -> None:
                         raise ValueError(f"{source} ends {left:,} bytes before {path.name} does")
                     target.write(b"".join([_CODES[byte] for byte in chunk]))
                     left -= len(chunk)
-            os.replace(unfinished, path)

@@ -8,6 +8,7 @@
 # and --context-window, another corpus another --gen-subset or DATA. STREAM=1 stores no keys: 6.6 GB in
 # place of 211 GB for WikiText-103. INDEX="--factory ..." chooses another index.
 set -euo pipefail
+[ $# -ge 2 ] || { echo "usage: bash scripts/external_memory.sh CHECKPOINT DATA [FLAGS OF fairseq-eval-lm ...]" >&2; exit 2; }
 checkpoint=$1
 data=$2
 shift 2

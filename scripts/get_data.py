@@ -1,20 +1,21 @@
 """Downloads and binarises a data set of the paper. See get_data.sh."""
 
 import argparse
-import gzip
 import os
 import shutil
 import subprocess
 import sys
-import tarfile
-import zipfile
-import zlib
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from archives import ArchiveError, unpack
+from binarised import is_binarised
 from enwik8 import split_bytes
-from fetch import FetchError, digest, fetch
+from fetch import SHA256, FetchError, digest, fetch, note_digest
+
+from trime_fairseq.files import Lock
 
 SPLITS = ("train", "valid", "test")
 
@@ -30,11 +31,13 @@ class Archive:
 
 @dataclass(frozen=True)
 class DataSet:
-    """Any of ``archives`` holds ``members``, of which ``prepare(files, folder)`` makes a text per split."""
+    """Any of ``archives`` holds ``members``, of which ``prepare(files, folder)`` makes a text per split. A
+    member has at most ``most`` bytes."""
 
     archives: tuple[Archive, ...]
     members: tuple[str, ...]
     prepare: Callable[[list[Path], Path], list[Path]]
+    most: int = 1 << 30
 
 
 class DataError(RuntimeError):
@@ -51,7 +54,7 @@ def wikitext(files: list[Path], folder: Path) -> list[Path]:
         with open(path, "rb") as file:
             found = sum(1 for _ in file)
         if found != expected:
-            raise DataError(f"{path} has {found:,} lines, not the {expected:,} of WikiText-103")
+            raise DataError(f"{path} has {found:,} lines, not the {expected:,} of WikiText-103: remove it")
     return files
 
 
@@ -59,7 +62,7 @@ def enwik8(files: list[Path], folder: Path) -> list[Path]:
     """90M / 5M / 5M bytes, one code per token."""
     size = files[0].stat().st_size
     if size != sum(ENWIK8_BYTES):
-        raise DataError(f"{files[0]} has {size:,} bytes, not the {sum(ENWIK8_BYTES):,} of enwik8")
+        raise DataError(f"{files[0]} has {size:,} bytes, not the {sum(ENWIK8_BYTES):,} of enwik8: remove it")
     paths = [folder / f"{split}.txt" for split in SPLITS]
     split_bytes(files[0], list(zip(paths, ENWIK8_BYTES)))
     return paths
@@ -83,6 +86,7 @@ DATA_SETS: dict[str, DataSet] = {
         ),
         tuple(f"wiki.{split}.tokens" for split in SPLITS),
         wikitext,
+        600_000_000,
     ),
     "enwik8": DataSet(
         (
@@ -98,35 +102,49 @@ DATA_SETS: dict[str, DataSet] = {
         ),
         ("enwik8",),
         enwik8,
+        sum(ENWIK8_BYTES),
     ),
 }
 
 
-def members(name: str, raw: Path, source: Path | None) -> list[Path]:
-    """The unpacked files of a data set: from ``source`` if given, else from ``raw``, else downloaded."""
+def members(name: str, raw: Path, source: Path | None, sha256: str | None = None) -> list[Path]:
+    """The unpacked files of a data set: from ``source`` if given, else from ``raw``, else downloaded.
+
+    Args:
+        sha256: of the archive, where :data:`DATA_SETS` does not know it.
+    """
     data_set = DATA_SETS[name]
     found = find(source or raw, data_set.members)
     if found:
         return found
+    archives = [replace(archive, sha256=archive.sha256 or sha256) for archive in data_set.archives]
+    targets = [(member, raw / member) for member in data_set.members]
     if source:
-        for archive in data_set.archives:
+        for archive in archives:
             path = source / archive.name
             if path.is_file():
                 if archive.sha256 and digest(path) != archive.sha256:
                     raise DataError(f"{path} is not the known {archive.name}: its sha256 is another")
-                return unpack(path, raw, data_set.members)
-        wanted = [*(archive.name for archive in data_set.archives), *data_set.members]
+                try:
+                    return unpack(path, targets, data_set.most)
+                except ArchiveError as error:
+                    raise DataError(f"{error}: pass another with --from DIR") from error
+        wanted = [*(archive.name for archive in archives), *data_set.members]
         raise DataError(f"--from {source}: none of {', '.join(wanted)} is there")
     failures = []
-    for archive in data_set.archives:
+    for archive in archives:
         path = raw / archive.name
         try:
-            return unpack(fetch(archive.addresses, path, archive.sha256), raw, data_set.members)
+            files = unpack(fetch(archive.addresses, path, archive.sha256), targets, data_set.most)
         except FetchError as error:
             failures.append(str(error))
-        except DataError as error:  # what some address sent was no such archive
+        except ArchiveError as error:  # what some address sent was no such archive
             failures.append(str(error))
             path.unlink()
+        else:
+            if not archive.sha256:
+                note_digest(path)
+            return files
     raise DataError("\n".join(failures) + "\nGet one of these files by other means and pass --from DIR.")
 
 
@@ -137,39 +155,22 @@ def find(folder: Path, names: tuple[str, ...]) -> list[Path]:
     return found if len(found) == len(names) else []
 
 
-def unpack(archive: Path, folder: Path, names: tuple[str, ...]) -> list[Path]:
-    """The members of these names, without their folders; each appears in ``folder`` when it is complete."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        return _unpack(archive, folder, names)
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile) as error:
-        raise DataError(f"{archive} is no complete archive: {error}") from error
-
-
-def _unpack(archive: Path, folder: Path, names: tuple[str, ...]) -> list[Path]:
-    zipped = archive.suffix == ".zip"
-    with zipfile.ZipFile(archive) if zipped else tarfile.open(archive) as content:
-        inside = {Path(entry).name: entry for entry in (content.namelist() if zipped else content.getnames())}
-        for name in names:
-            if name not in inside:
-                raise DataError(f"{archive} holds no {name}: pass another with --from DIR")
-            part = folder / f"{name}.part"
-            opened = content.open(inside[name]) if zipped else content.extractfile(inside[name])
-            with opened as source, open(part, "wb") as target:
-                shutil.copyfileobj(source, target, 1 << 20)
-            os.replace(part, folder / name)
-    return [folder / name for name in names]
-
-
-def binarised(folder: Path) -> bool:
-    wanted = [f"{split}.{kind}" for split in SPLITS for kind in ("bin", "idx")]
-    return all((folder / name).exists() for name in [*wanted, "dict.txt"])
-
-
 def preprocess(texts: list[Path], folder: Path, workers: int) -> None:
     """fairseq-preprocess; its files appear in ``folder`` when all are complete, the dictionary last."""
-    part = folder / "part"
-    shutil.rmtree(part, ignore_errors=True)
+    for left in folder.glob("part*"):  # by a killed run
+        shutil.rmtree(left, ignore_errors=True)
+    part = Path(tempfile.mkdtemp(dir=folder, prefix="part-"))
+    try:
+        _run_preprocess(texts, part, workers)
+        if not is_binarised(part, SPLITS):
+            raise DataError("fairseq-preprocess has left files that are not complete: is the disk full?")
+        for path in sorted(part.iterdir(), key=lambda path: path.name == "dict.txt"):
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _run_preprocess(texts: list[Path], part: Path, workers: int) -> None:
     beside_python = Path(sys.executable).parent / "fairseq-preprocess"
     command = [str(beside_python) if beside_python.exists() else "fairseq-preprocess", "--only-source"]
     for split, text in zip(SPLITS, texts):
@@ -180,9 +181,40 @@ def preprocess(texts: list[Path], folder: Path, workers: int) -> None:
         raise DataError("fairseq-preprocess is missing: pip install 'trime_fairseq[fairseq]'") from error
     except subprocess.CalledProcessError as error:
         raise DataError(f"fairseq-preprocess failed: {error}") from error
-    for path in sorted(part.iterdir(), key=lambda path: path.name == "dict.txt"):
-        os.replace(path, folder / path.name)
-    part.rmdir()
+
+
+def make(name: str, folder: Path, source: Path | None, workers: int, sha256: str | None) -> bool:
+    """Makes the folder of a data set; False if it is there already. Of several commands that are started
+    together one makes it, and the others wait."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = Lock(f"{folder}.lock")
+    if not lock.acquire():
+        print(f"another get_data.sh makes {folder}: waiting for it")
+        lock.acquire(wait=True)
+    try:
+        if is_binarised(folder, SPLITS):
+            return False
+        raw = folder / "raw_data"
+        raw.mkdir(parents=True, exist_ok=True)
+        texts = DATA_SETS[name].prepare(members(name, raw, source, sha256), raw)
+        preprocess(texts, folder, workers)
+    finally:
+        lock.release()
+    return True
+
+
+def whole_number(text: str) -> int:
+    """A number of processes."""
+    if not text.isdecimal() or not 1 <= int(text[:9]) <= 1024 or len(text) > 4:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 1 to 1,024")
+    return int(text)
+
+
+def sha256_digits(text: str) -> str:
+    """A digest, as sha256sum prints it."""
+    if not SHA256.fullmatch(text.lower()):
+        raise argparse.ArgumentTypeError(f"{text} is no sha256, 64 hexadecimal digits")
+    return text.lower()
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -190,21 +222,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("data_set", choices=DATA_SETS)
     parser.add_argument("--from", dest="source", type=Path, help="folder with the archive or its files")
     parser.add_argument("--data-bin", type=Path, default=Path("data-bin"), help="folder of binarised data")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=whole_number, default=os.cpu_count() or 1)
+    what = "of the archive, where get_data.sh knows none; otherwise the first download counts"
+    parser.add_argument("--sha256", type=sha256_digits, metavar="HEX", help=what)
     args = parser.parse_args(arguments)
     folder = args.data_bin / args.data_set
-    if binarised(folder):
-        print(f"{folder} is complete")
-        return
-    raw = folder / "raw_data"
     try:
-        files = members(args.data_set, raw, args.source)
-        raw.mkdir(parents=True, exist_ok=True)
-        texts = DATA_SETS[args.data_set].prepare(files, raw)
-        preprocess(texts, folder, args.workers)
+        made = make(args.data_set, folder, args.source, args.workers, args.sha256)
     except DataError as error:
         sys.exit(f"get_data.sh: {error}")
-    print(f"written to {folder}")
+    except (OSError, ValueError) as error:
+        sys.exit(f"get_data.sh: {error}: make room there, or choose another folder with --data-bin")
+    print(f"written to {folder}" if made else f"{folder} is complete")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,25 @@ family="$2"
 smoke="${SMOKE:-0}"
 : "${NGPU:=4}" "${SEED:=1}" "${PRECISION=--fp16}"
 
+# whole NAME LEAST DIGITS: stops unless the variable is a plain whole number. Bash evaluates whatever else it finds
+# in arithmetic, commands included.
+whole() {
+    local value="${!1-}"
+    if ! [[ $value =~ ^(0|[1-9][0-9]{0,$(($3 - 1))})$ ]] || [ "$value" -lt "$2" ]; then
+        echo "$name: $1=$(printf %q "$value") must be a whole number of at least $2 and at most $3 digits" >&2
+        exit 2
+    fi
+}
+
+if [[ $smoke != [01] ]]; then
+    echo "$name: SMOKE=$(printf %q "$smoke") must be 1, or 0 for the whole training" >&2
+    exit 2
+fi
+if ! [[ $PRECISION =~ ^(--[a-z0-9-]+)?$ ]]; then
+    echo "$name: PRECISION=$(printf %q "$PRECISION") must be --fp16, --bf16, or empty for float32" >&2
+    exit 2
+fi
+
 wiki103_schedule=(
     --max-update 286000 --optimizer nag --clip-norm 0.1
     --lr-scheduler cosine --lr 1.0 --min-lr 0.0001 --stop-min-lr 1e-09 --t-mult 2 --lr-period-updates 270000
@@ -56,6 +75,10 @@ esac
 smoke_flags=()
 if [ "$smoke" = 1 ]; then
     NGPU=1 PRECISION="" SEGMENT=128 MAX_TOKENS=512 BATCH_TOKENS=1024
+    if [ ! -f "$DATA/dict.txt" ]; then
+        echo "$name: DATA=$(printf %q "$DATA") holds no dict.txt: make it with get_data.sh or fairseq-preprocess" >&2
+        exit 2
+    fi
     export CUDA_VISIBLE_DEVICES="" # fairseq starts a process for each GPU it sees
     types=$(($(wc -l < "$DATA/dict.txt") + 4))
     cutoffs="$((types / 4)),$((types / 2))"
@@ -67,6 +90,12 @@ if [ "$smoke" = 1 ]; then
     [ "$family" = wiki103-247M ] && smoke_flags+=(--lr-period-updates 2)
 fi
 
+whole NGPU 1 4
+whole MAX_TOKENS 1 9
+whole BATCH_TOKENS 1 9
+whole SEGMENT 1 9
+whole SEED 0 9
+[ -z "${UPDATE_FREQ:-}" ] || whole UPDATE_FREQ 1 5
 per_step=$((NGPU * MAX_TOKENS))
 if [ -z "${UPDATE_FREQ:-}" ]; then
     if [ $((BATCH_TOKENS % per_step)) != 0 ]; then
@@ -77,6 +106,7 @@ if [ -z "${UPDATE_FREQ:-}" ]; then
     UPDATE_FREQ=$((BATCH_TOKENS / per_step))
 fi
 : "${SAVE_DIR:=output/$name}" "${MEMORY_TOKENS:=$SEGMENT}"
+whole MEMORY_TOKENS 1 18 # which is only told
 
 # train FLAGS: fairseq-train with the recipe's flags, then these.
 train() {

@@ -6,5 +6,6 @@
 . "$(dirname "${BASH_SOURCE[0]}")/recipe.sh" wiki103-247M-trime_long wiki103-247M
 : "${TRAIN_MEM_SIZE:=12288}"
 [ "$smoke" = 1 ] && TRAIN_MEM_SIZE="$MAX_TOKENS"
+whole TRAIN_MEM_SIZE 1 9
 MEMORY_TOKENS="$TRAIN_MEM_SIZE"
 train --criterion trime_long_loss --train-mem-size "$TRAIN_MEM_SIZE" --keep-order --ce-warmup-epoch 9 "$@"

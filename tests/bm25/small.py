@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+import resource
+from contextlib import contextmanager
 
 import pytest
 
@@ -18,6 +20,17 @@ def write(path, texts, ids=None):
 
 def segments_of(folder, texts):
     return read_segments(write(folder / "segments.json", texts))
+
+
+@contextmanager
+def largest_file(size):
+    """What a full disk is: nothing is written beyond so many bytes of a file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def why_no_lucene():

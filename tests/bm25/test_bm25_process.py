@@ -116,6 +116,14 @@ def test_ext_loss_trains_on_it(chained, tmp_path):
     batches = ("--criterion", "trime_ext_loss", "--predefined-batches", out / "batches.json")
     log = train(tmp_path / "a", *batches, "--max-update", 2, "--disable-validation")
     assert "TRIME: 1,711 segments in training order" in log
+    # The list of a training is not replaced while it is stopped.
+    batches = ("--criterion", "trime_ext_loss", "--predefined-batches", DATA / "batches.json")
+    more = (*batches, "--max-update", 3, "--disable-validation")
+    log = train(tmp_path / "a", *more, fails=True)
+    assert "--predefined-batches is another list than the one that this training" in log.splitlines()[-1]
+    log = train(tmp_path / "a", *more, "--reset-dataloader")
+    assert "@ 2 updates" in log
+    batches = (*batches[:-1], out / "batches.json")
     log = train(tmp_path / "b", *batches, "--train-subset", "valid", fails=True)
     assert "was made from another text than the training data" in log.splitlines()[-1]
 
@@ -163,6 +171,7 @@ def test_killed_while_searching(chained, tmp_path):
     log = run(BIN / "python", *batches, "--batch_file", tmp_path / "b.json", fails=True)
     assert "pieces are missing" in log.splitlines()[-1]
     run(*command)
+    assert not list(tmp_path.glob("r/*.tmp"))
     assert all(path.stat().st_mtime_ns == written for path, written in before.items())
     for ours, whole in zip(
         SearchResults.open(str(tmp_path / "r")).read(), SearchResults.open(str(out / "bm25_results")).read()

@@ -1,5 +1,6 @@
 """Both engines: against the formula, long queries, segments without words, damaged indexes."""
 
+import json
 import math
 import random
 import subprocess
@@ -14,7 +15,7 @@ from trime_fairseq.bm25.engines.base import K1, B
 from trime_fairseq.bm25.engines.java import use_java
 from trime_fairseq.cli.bm25 import main
 
-from .small import ENGINES, LUCENE, segments_of
+from .small import ENGINES, LUCENE, largest_file, segments_of
 
 # No stop words, and nothing that a stemmer shortens.
 WORDS = [f"w{a}x{b}" for a in "bcdfgh" for b in "klmnpq"]
@@ -107,6 +108,109 @@ def test_index_is_kept_and_checked(tmp_path, engine, caplog):
     (folder / "trime.info").unlink()
     with pytest.raises(ValueError, match="index of 2 segments, but|is no index of Lucene"):
         open_searcher(str(folder), segments_of(tmp_path, ["alpha"]))
+
+
+def _grown(folder):
+    (folder / "more").write_text("file")
+
+
+def _cut_off(folder):
+    path = folder / "data.csc.index.npy"
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+def _flipped(folder):
+    path = folder / "indices.csc.index.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+
+
+def _emptied(folder):
+    (folder / "vocab.index.json").write_text("")
+
+
+def _nested(folder):
+    (folder / "vocab.index.json").write_text('{"a": ' * 100_000 + "}" * 100_000)
+
+
+def _number(folder):
+    path = folder / "params.index.json"
+    path.write_text(path.read_text().replace('"num_docs": 4', '"num_docs": 1'))
+
+
+def _not_finite(folder):
+    path = folder / "data.csc.index.npy"
+    np.save(path, np.load(path) * np.nan)
+
+
+DAMAGES = [_cut_off, _flipped, _emptied, _nested, _number, _not_finite]
+
+
+@pytest.mark.parametrize("damage", [_grown, *DAMAGES])
+def test_damaged_index(tmp_path, damage):
+    """It is neither complete nor searched."""
+    segments = segments_of(tmp_path, ["alpha beta", "beta gamma", "gamma delta", "delta alpha"])
+    folder = tmp_path / "index"
+    index_segments(segments, str(folder), "bm25s")
+    damage(folder)
+    message = f"^`index_path` {folder} is damaged: .*; remove it and build it again$"
+    with pytest.raises(ValueError, match=message):
+        index_segments(segments, str(folder), "bm25s")
+    with pytest.raises(ValueError, match=message):
+        open_searcher(str(folder), segments)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_index_of_an_earlier_version(tmp_path, damage):
+    """Which did not note the hash of its files: what they hold is checked."""
+    segments = segments_of(tmp_path, ["alpha beta", "beta gamma", "gamma delta", "delta alpha"])
+    folder = tmp_path / "index"
+    index_segments(segments, str(folder), "bm25s")
+    there = json.loads((folder / "trime.info").read_text())
+    del there["files_hash"]
+    (folder / "trime.info").write_text(json.dumps(there))
+    index_segments(segments, str(folder), "bm25s")  # it is there
+    open_searcher(str(folder), segments).close()
+    damage(folder)
+    with pytest.raises(
+        ValueError, match="index is (no index of bm25s that can be read|an index of 1 segments)"
+    ):
+        open_searcher(str(folder), segments)
+
+
+@pytest.mark.parametrize("texts", [200, 4000])
+def test_full_disk_leaves_no_half_index(tmp_path, texts):
+    """NumPy says how many items it has written, or, of short files, nothing."""
+    segments = segments_of(tmp_path, ["alpha beta gamma"] * texts)
+    message = f"^`index_path` {tmp_path}/index cannot be written .*: is the disk full"
+    with largest_file(5 * texts), pytest.raises(ValueError, match=message):
+        index_segments(segments, str(tmp_path / "index"), "bm25s")
+    assert [path.name for path in tmp_path.iterdir()] == ["segments.json"]
+    (tmp_path / "index.partial-killed").mkdir()
+    index_segments(segments, str(tmp_path / "index"), "bm25s")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["index", "segments.json"]
+
+
+@pytest.mark.parametrize("threads", [0, -1, 10**6])
+def test_impossible_threads(tmp_path, threads, capsys):
+    segments = segments_of(tmp_path, ["alpha", "beta"])
+    words = ["index", "--segments-path", segments.path, "--index-path", str(tmp_path / "index")]
+    assert main([*words, "--threads", str(threads)]) == 1
+    assert "trime-bm25 index: error: --threads must be" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="^`threads` must be"):
+        index_segments(segments, str(tmp_path / "index"), "bm25s", threads)
+
+
+def test_index_in_an_impossible_place(tmp_path):
+    segments = segments_of(tmp_path, ["alpha", "beta"])
+    (tmp_path / "file").write_text("mine")
+    for place, message in (
+        (tmp_path / "file", "is no folder"),
+        ("/proc/x", "cannot be written"),
+        ("/", "is no n"),
+    ):
+        with pytest.raises(ValueError, match=f"^`index_path` .*{message}"):
+            index_segments(segments, str(place), "bm25s")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_default_engine(tmp_path, monkeypatch, capsys):

@@ -5,52 +5,17 @@ import os
 import numpy as np
 import pytest
 
-from trime_fairseq.bm25 import SearchResults, greedy_chain, search_segments, write_batches
+from trime_fairseq.bm25 import SearchResults, greedy_chain, write_batches
 from trime_fairseq.bm25.batches import BatchesInfo, order_hash
-from trime_fairseq.bm25.engines.base import no_hits
 from trime_fairseq.data.predefined import read_predefined
 
+from .numbers import K, N, Numbers, search
 from .small import segments_of
-
-N, K = 23, 3
-
-
-class Numbers:
-    """Finds the numbers next to that of the query, itself among them; for 5 others, for 7 only itself."""
-
-    engine = "numbers"
-
-    def __init__(self):
-        self.asked = []
-
-    def __len__(self):
-        return N
-
-    def search(self, queries, k):
-        ids, scores = no_hits(len(queries), k)
-        for row, query in enumerate(queries):
-            self.asked.append(int(query))
-            found = sorted(range(N), key=lambda n: (abs(n - int(query)), n))[:k]
-            if query == "5":
-                found = [0, 1, 2, 3]
-            if query == "7":
-                found = [7]
-            ids[row, : len(found)] = found
-            scores[row, : len(found)] = np.arange(len(found), 0, -1)
-        return ids, scores
-
-    def close(self):
-        pass
 
 
 @pytest.fixture
 def segments(tmp_path):
     return segments_of(tmp_path, [str(number) for number in range(N)])
-
-
-def search(segments, folder, searcher=None, **settings):
-    settings = {"k": K, "piece": 4, "at_once": 3, **settings}
-    return search_segments(segments, searcher or Numbers(), str(folder), **settings)
 
 
 def test_never_itself(tmp_path, segments):
@@ -112,16 +77,47 @@ def test_other_results_in_the_folder(tmp_path, segments):
         SearchResults.open(str(tmp_path))
 
 
-def test_damaged_piece(tmp_path, segments):
-    results = search(segments, tmp_path / "r")
-    (tmp_path / "r" / "neighbors-00000004.npz").write_bytes(b"PK\3\4 and so on")
-    with pytest.raises(ValueError, match="neighbors-00000004.npz is damaged .* remove it"):
-        results.read()
+def test_damaged_list_is_written_again(tmp_path, segments):
+    results, path = search(segments, tmp_path / "r"), tmp_path / "b.json"
+    write_batches(results, str(path))
+    whole = path.read_text()
+    for content in ("", whole[:-5], "[" + ", ".join(map(str, range(N))) + "]"):
+        path.write_text(content)
+        write_batches(results, str(path))
+        assert path.read_text() == whole
+
+
+def test_a_list_of_others_is_not_overwritten(tmp_path, segments):
+    results, path = search(segments, tmp_path / "r"), tmp_path / "b.json"
+    path.write_text("[2, 1, 0]")
+    with pytest.raises(ValueError, match=r"^`batch_file` .*b.json is there, without the .info"):
+        write_batches(results, str(path))
+    assert path.read_text() == "[2, 1, 0]"
+    (tmp_path / "other").mkdir()
+    other = segments_of(tmp_path / "other", [str(number) for number in reversed(range(N))])
+    path = tmp_path / "c.json"
+    write_batches(results, str(path))
+    with pytest.raises(ValueError, match="c.json is there, a list of other segments .*text_hash"):
+        write_batches(search(other, tmp_path / "o"), str(path))
+    with pytest.raises(ValueError, match="^`batch_file` .*/proc/b.json"):
+        write_batches(results, "/proc/b.json")
+
+
+@pytest.mark.parametrize("seed", [-1, 10**30])
+def test_impossible_seeds(tmp_path, segments, seed):
+    with pytest.raises(ValueError, match="^`seed` must"):
+        write_batches(search(segments, tmp_path / "r"), str(tmp_path / "b.json"), seed)
+    assert not (tmp_path / "b.json.info").exists()
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"k": 10**9}, "`k` must be at most 1,000, not 1,000,000,000"),
+        ({"num_shards": 10**9}, "`num_shards` must be at most 100,000"),
+        ({"piece": 10**12}, "`piece` must be at most"),
+        ({"piece": -4}, "`piece` must be positive, not -4"),
+        ({"num_shards": 2, "shard_id": -1}, "`shard_id` -1 is not one of"),
         ({"k": 0}, "`k` must be positive"),
         ({"num_shards": 0}, "`num_shards` must be positive"),
         ({"num_shards": 2, "shard_id": 2}, "`shard_id` 2 is not one of the `num_shards` 2: 0 to 1"),

@@ -43,6 +43,27 @@ def test_other_files(tmp_path, content, message):
         read_segments(str(path))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        ("NaN", "a JSON list of"),
+        ("", "cannot be read as JSON"),
+        ('[{"id": "0", "contents": "a", "contents": "b"}]', "is there twice"),
+        ('[{"id": "0", "contents": "\\ud800"}]', "hold half a character"),
+        ('[{"id": 0.0, "contents": "a"}]', "entry 0 has the id 0.0"),
+        ('[{"id": true, "contents": "a"}]', "entry 0 has the id True"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_strange_json(tmp_path, content, message):
+    path = tmp_path / "s.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message) as error:
+        read_segments(str(path))
+    assert str(error.value).startswith(f"`segments_path` {path}")
+
+
 def test_half_a_file(tmp_path):
     path = tmp_path / "s.json"
     with pytest.raises(ValueError, match="no such file"):

@@ -85,6 +85,36 @@ def test_exported_once(tmp_path, binarised, runs):
     assert read_segments(path).info.data_hash == file_hash(f"{binarised}/train.idx", f"{binarised}/train.bin")
 
 
+def test_damaged_segments_are_exported_again(tmp_path, binarised, runs):
+    path = tmp_path / "segments.json"
+    run_export(binarised, str(path), 8)
+    whole = path.read_text()
+    for content in ("", whole[:-4], whole.replace("a", "b")):
+        path.write_text(content)
+        run_export(binarised, str(path), 8)
+        assert path.read_text() == whole
+    run_export(binarised, str(path), 8)
+    assert len(runs) == 4
+
+
+@pytest.mark.parametrize("tokens", [0, -1, 10**12])
+def test_impossible_numbers(tmp_path, binarised, runs, tokens):
+    with pytest.raises(ValueError, match="^`tokens_per_sample` must be"):
+        run_export(binarised, str(tmp_path / "segments.json"), tokens)
+    assert not runs
+
+
+def test_places_are_checked_before_fairseq_starts(tmp_path, binarised, runs, monkeypatch):
+    with pytest.raises(ValueError, match="^`segments_path` .*cannot be written"):
+        run_export(binarised, "/proc/x/segments.json", 8)
+    with pytest.raises(ValueError, match="^`segments_path` .* is a folder"):
+        run_export(binarised, str(tmp_path), 8)
+    assert not runs
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="^DATA_BIN .* holds no dict.txt: make it with fairseq-preprocess"):
+        run_export(binarised, str(tmp_path / "segments.json"), 8)
+
+
 def test_segments_of_another_text(tmp_path, binarised, runs):
     path = str(tmp_path / "segments.json")
     run_export(binarised, path, 8)

@@ -3,10 +3,12 @@
 import logging
 
 import pytest
+from fairseq.data import ListDataset
 
 from tests.recorded import make_criterion, make_order
 from trime_fairseq.criterions.trime_ext_loss import TrimeExtConfig, TrimeExtLoss
 from trime_fairseq.criterions.trime_long_loss import TrimeLongLoss, TrimeLongLossSameDevice
+from trime_fairseq.data.order import PlannedIterator
 
 
 @pytest.mark.parametrize(
@@ -55,6 +57,28 @@ def test_devices_that_share_a_memory(settings, tokens, devices):
     order.check("data", "train")
     assert order.tokens_per_device == tokens
     assert order.devices_per_memory == devices
+
+
+def resumed(list_hash, state):
+    """An iterator of that list that has loaded the state of another; over three batches."""
+    batches = [[number] for number in range(3)]
+    iterator = PlannedIterator(ListDataset(batches), None, batches, list_hash=list_hash)
+    iterator.load_state_dict(state)
+    iterator.next_epoch_itr()
+    return iterator
+
+
+def test_training_goes_on_with_its_list():
+    first = resumed("one", {"epoch": 2, "iterations_in_epoch": 0, "shuffle": True})  # of an earlier version
+    state = first.state_dict()
+    assert resumed("one", state).state_dict() == state
+    with pytest.raises(ValueError, match="^--predefined-batches is another list .*--reset-dataloader"):
+        resumed("two", state)
+    with pytest.raises(ValueError, match="^--predefined-batches is missing: .*--reset-dataloader"):
+        resumed(None, state)
+    plain = resumed(None, {"epoch": 2}).state_dict()
+    assert not [name for name in plain if "trime" in name]  # as fairseq writes it
+    assert resumed("one", plain).epoch == 2
 
 
 @pytest.mark.parametrize("kind", [TrimeLongLoss, TrimeLongLossSameDevice])

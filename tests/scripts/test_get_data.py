@@ -3,15 +3,17 @@
 import dataclasses
 import hashlib
 import http.server
+import shutil
 import sys
 import tarfile
 import threading
+import time
 import zipfile
 
 import pytest
 from fairseq.data import Dictionary, data_utils
 
-from tests.commands import ROOT, run
+from tests.commands import REFERENCE, ROOT, run
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -48,7 +50,7 @@ def server():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
         running.asked = []
         running.address = f"http://127.0.0.1:{running.server_port}"
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         yield running
         running.shutdown()
 
@@ -226,6 +228,81 @@ def test_page_in_place_of_an_archive(tmp_path, small_sets, monkeypatch):
     assert not list(raw.glob("page*"))
 
 
+@pytest.fixture
+def preprocessed(monkeypatch):
+    """How often fairseq-preprocess would have been run; in its place the reference text is copied, slowly."""
+    runs = []
+
+    def copy(texts, part, workers):
+        runs.append(workers)
+        time.sleep(0.2)
+        for name in (f"{split}.{kind}" for split in get_data.SPLITS for kind in ("bin", "idx")):
+            shutil.copy(REFERENCE / "data" / "word" / name, part)
+        shutil.copy(REFERENCE / "data" / "word" / "dict.txt", part)
+
+    monkeypatch.setattr(get_data, "_run_preprocess", copy)
+    return runs
+
+
+def test_two_at_once(tmp_path, small_sets, preprocessed, capsys):
+    """One makes the data, the other says that it waits."""
+    words = ["wikitext-103", "--from", str(wikitext(tmp_path, "folder")), "--data-bin", str(tmp_path / "d")]
+    left = tmp_path / "d" / "wikitext-103" / "part-of-a-killed-run"
+    left.mkdir(parents=True)
+    (left / "train.bin").write_text("half")
+    threads = [threading.Thread(target=get_data.main, args=([*words, "--workers", "3"],)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert preprocessed == [3]
+    said = capsys.readouterr().out
+    assert f"another get_data.sh makes {tmp_path}/d/wikitext-103: waiting for it" in said
+    assert f"written to {tmp_path}/d/wikitext-103" in said
+    assert f"{tmp_path}/d/wikitext-103 is complete" in said
+    assert sorted(path.name for path in (tmp_path / "d").iterdir()) == ["wikitext-103"]
+    assert sorted(path.name for path in left.parent.iterdir() if path.is_dir()) == ["raw_data"]
+
+
+def test_damaged_data_are_made_again(tmp_path, small_sets, preprocessed):
+    words = ["wikitext-103", "--from", str(wikitext(tmp_path, "folder")), "--data-bin", str(tmp_path / "d")]
+    get_data.main(words)
+    whole = {
+        path: path.read_bytes() for path in (tmp_path / "d" / "wikitext-103").iterdir() if path.is_file()
+    }
+    assert len(whole) == 7
+    for path in whole:
+        path.write_bytes(b"")
+    get_data.main(words)
+    assert len(preprocessed) == 2
+    assert {path: path.read_bytes() for path in whole} == whole
+
+
+def test_what_cannot_be_written(tmp_path, small_sets, preprocessed, monkeypatch):
+    words = ["wikitext-103", "--from", str(wikitext(tmp_path, "folder"))]
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(SystemExit, match=r"^get_data.sh: .*file.*: .*choose another folder with --data-bin"):
+        get_data.main([*words, "--data-bin", str(tmp_path / "file")])
+
+    def half(texts, part, workers):
+        (part / "train.bin").write_text("half")
+
+    monkeypatch.setattr(get_data, "_run_preprocess", half)
+    with pytest.raises(SystemExit, match="has left files that are not complete: is the disk full"):
+        get_data.main([*words, "--data-bin", str(tmp_path / "d")])
+    assert [path.name for path in (tmp_path / "d" / "wikitext-103").iterdir()] == ["raw_data"]
+
+
+@pytest.mark.parametrize(
+    "flag", ["--workers=0", "--workers=-1", "--workers=1.5", "--workers=1000000000000", "--sha256=12"]
+)
+def test_flags_that_are_no_numbers(flag, capsys):
+    with pytest.raises(SystemExit):
+        get_data.main(["enwik8", flag])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert ("is no sha256" if "sha" in flag else "is no whole number from 1 to 1,024") in said
+
+
 def test_known_archives_are_verified(tmp_path):
     with zipfile.ZipFile(tmp_path / "enwik8.zip", "w") as archive:
         archive.writestr("enwik8", "x")
@@ -233,7 +310,8 @@ def test_known_archives_are_verified(tmp_path):
         get_data.members("enwik8", tmp_path / "raw", tmp_path)
 
 
-def test_shell_command(tmp_path):
+def test_shell_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHON", sys.executable)
     output = run("bash", ROOT / "get_data.sh", "wikitext-103", "--from", tmp_path, cwd=tmp_path, fails=True)
     assert f"--from {tmp_path}: none of wikitext-103-v1.zip" in output
     assert "invalid choice" in run("bash", ROOT / "get_data.sh", "wikitext-2", cwd=tmp_path, fails=True)

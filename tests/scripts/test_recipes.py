@@ -80,6 +80,44 @@ def test_batch_that_does_not_divide():
     assert "BATCH_TOKENS=73728 is no multiple of NGPU x MAX_TOKENS = 5 x 3072" in output
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("NGPU", "0"),
+        ("NGPU", "1.5"),
+        ("NGPU", "four"),
+        ("NGPU", "-4"),
+        ("NGPU", "08"),
+        ("NGPU", "9" * 30),
+        ("NGPU", "PATH[$(touch {planted})]"),
+        ("MAX_TOKENS", "a[$(touch {planted})]"),
+        ("BATCH_TOKENS", "a[$(touch {planted})]"),
+        ("UPDATE_FREQ", "a[$(touch {planted})]"),
+        ("UPDATE_FREQ", "1,2"),
+        ("SEGMENT", "a[$(touch {planted})]"),
+        ("TRAIN_MEM_SIZE", "0x10"),
+        ("SEED", "-1"),
+        ("SMOKE", "yes"),
+        ("PRECISION", "--fp16 *"),
+    ],
+)
+def test_variables_that_are_no_numbers(tmp_path, variable, value):
+    """One line, and bash evaluates nothing of it."""
+    value = value.format(planted=tmp_path / "planted")
+    output = recipe("wiki103-247M-trime_long", "--dry-run", fails=True, **{variable: value})
+    (line,) = output.splitlines()
+    assert line.startswith(f"wiki103-247M-trime_long: {variable}=")
+    assert " must be " in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_smoke_without_data(tmp_path):
+    output = recipe("wiki103-247M-trime", "--dry-run", fails=True, SMOKE=1, DATA=tmp_path)
+    assert output.splitlines()[-1].endswith(
+        "holds no dict.txt: make it with get_data.sh or fairseq-preprocess"
+    )
+
+
 @pytest.fixture(scope="module")
 def released(tmp_path_factory, small):
     """The folders of the released models, with reference checkpoints in them."""
@@ -106,13 +144,13 @@ def released(tmp_path_factory, small):
     return folder
 
 
-def run_pretrained(folder, *models, code=0):
+def run_pretrained(folder, *models, code=0, table="table.json"):
     command = [
         sys.executable,
         ROOT / "run_pretrained" / "evaluate.py",
         *models,
         "--table",
-        "table.json",
+        table,
         "--cpu",
     ]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
@@ -132,6 +170,10 @@ def test_released_models_are_compared(released):
 def test_released_models_that_cannot_be_evaluated(released):
     assert "run `bash get_data.sh enwik8` first" in run_pretrained(released, "enwik8-38M-trime", code=2)
     assert "unknown model wiki103" in run_pretrained(released, "wiki103", code=2)
+    for content, message in (("[", "is no JSON file"), ('{"a": {"data": 1}}', "'a' needs data and flags")):
+        (released / "other.json").write_text(content)
+        output = run_pretrained(released, "a", code=2, table="other.json")
+        assert message in output.splitlines()[-1]
 
 
 def test_table_of_released_models():

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .engines.base import NONE
+from .limits import check_seed
 from .progress import progress_bar
 
 
@@ -35,10 +36,9 @@ def greedy_chain(neighbors: NDArray[np.int32], seed: int = 1) -> Chain:
         seed: of the first segment.
 
     Raises:
-        ValueError: for ids of no segment, or a negative seed.
+        ValueError: for ids of no segment, or an impossible seed.
     """
-    if seed < 0:
-        raise ValueError(f"`seed` must not be negative: {seed}")
+    check_seed(seed)
     count = len(neighbors)
     if neighbors.size and not NONE <= neighbors.min() <= neighbors.max() < count:
         raise ValueError(f"neighbours must be ids from 0 to {count - 1}: search again")

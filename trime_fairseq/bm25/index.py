@@ -4,15 +4,16 @@ import logging
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import escape as glob_escape
 from glob import glob
-from typing import ClassVar, Optional
+from typing import Annotated, ClassVar, Optional
 
-from ..files import Description, Lock, NotNegative
+from ..files import Description, Lock, check_writable, file_hash, text_hash
 from .engines import ENGINES, default_engine
 from .engines.base import Searcher
 from .engines.lucene import Lucene
+from .limits import MOST_SEGMENTS, MOST_THREADS, check_number
 from .segments import Segments
 
 logger = logging.getLogger(__name__)
@@ -20,13 +21,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class IndexInfo(Description):
-    """The file in the folder of an index: its engine and the hash of the exported segments."""
+    """The file in the folder of an index: its engine, the hash of the exported segments, and that of the
+    files of the index, which earlier versions did not note."""
 
     file_name: ClassVar[str] = "trime.info"
 
     engine: str
-    segments: NotNegative
+    segments: Annotated[int, 0, MOST_SEGMENTS]
     text_hash: str
+    files_hash: str | None = None
 
     @classmethod
     def read(cls, index_path: str) -> Optional["IndexInfo"]:
@@ -49,42 +52,77 @@ def index_segments(segments: Segments, index_path: str, engine: str | None = Non
         ValueError: if the folder holds anything else than this index, or if the engine is not installed.
     """
     folder = index_path.rstrip("/")
+    if not folder:
+        raise ValueError(f"`index_path` {index_path!r} is no name of a folder to write")
     engine = engine or default_engine()
     if engine not in ENGINES:
         raise ValueError(f"`engine` {engine} is not one of {', '.join(sorted(ENGINES))}")
+    check_number("threads", threads, 1, MOST_THREADS)
     info = IndexInfo(engine, segments.info.segments, segments.info.text_hash)
-    parent = os.path.dirname(os.path.abspath(folder))
-    os.makedirs(parent, exist_ok=True)
+    check_writable("`index_path`", f"{folder}.lock")
     lock = Lock(f"{folder}.lock")
     # Of the shards of a search that are started together one builds the index, and the others wait for it.
     lock.acquire(wait=True)
     try:
-        if _is_there(folder, info, segments.path):
-            logger.info(f"{folder}: the index is there already")
-            return
         # A killed run leaves its folder, and perhaps a Java that still writes into it.
         for left in glob(f"{glob_escape(folder)}.partial-*"):
             shutil.rmtree(left, ignore_errors=True)
-        work = tempfile.mkdtemp(dir=parent, prefix=f"{os.path.basename(folder)}.partial-")
-        partial = os.path.join(work, "index")
-        ENGINES[engine].build(segments.texts, partial, threads)
-        info.save(os.path.join(partial, info.file_name))
-        os.replace(partial, folder)
-        shutil.rmtree(work)
+        if _is_there(folder, info, segments.path):
+            logger.info(f"{folder}: the index is there already")
+            return
+        _build(segments.texts, folder, info, threads)
     finally:
         lock.release()
     logger.info(f"{folder}: {engine} index of {info.segments:,} segments")
 
 
+def _build(texts: list[str], folder: str, info: IndexInfo, threads: int) -> None:
+    try:
+        parent, name = os.path.split(os.path.abspath(folder))
+        work = tempfile.mkdtemp(dir=parent, prefix=f"{name}.partial-")
+        try:
+            partial = os.path.join(work, "index")
+            ENGINES[info.engine].build(texts, partial, threads)
+            replace(info, files_hash=_files_hash(partial)).save(os.path.join(partial, info.file_name))
+            os.replace(partial, folder)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    except OSError as error:
+        raise ValueError(
+            f"`index_path` {folder} cannot be written ({error}): is the disk full? Make room, or choose "
+            "another folder"
+        ) from error
+
+
+def _files_hash(folder: str) -> str:
+    """SHA-256 of names and contents of the files of an index, but of its description."""
+    paths = sorted(os.path.join(where, name) for where, _, names in os.walk(folder) for name in names)
+    kept = [os.path.relpath(path, folder) for path in paths]
+    kept = [name for name in kept if name != IndexInfo.file_name]
+    return text_hash("\n".join(f"{name} {file_hash(os.path.join(folder, name))}" for name in kept))
+
+
 def _is_there(folder: str, info: IndexInfo, segments_path: str) -> bool:
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        raise ValueError(f"`index_path` {folder} is no folder: choose another name")
     if not os.path.isdir(folder) or not os.listdir(folder):
         return False
-    if IndexInfo.read(folder) != info:
+    there = IndexInfo.read(folder)
+    if there is None or replace(there, files_hash=None) != info:
         raise ValueError(
             f"`index_path` {folder} holds something else than the {info.engine} index of {segments_path}: "
             "remove it, or choose another folder"
         )
+    _check_files(folder, there)
     return True
+
+
+def _check_files(folder: str, info: IndexInfo) -> None:
+    if info.files_hash is not None and info.files_hash != _files_hash(folder):
+        raise ValueError(
+            f"`index_path` {folder} is damaged: its files are not those that its {info.file_name} describes; "
+            "remove it and build it again"
+        )
 
 
 def open_searcher(index_path: str, segments: Segments, threads: int = 1) -> Searcher:
@@ -102,6 +140,9 @@ def open_searcher(index_path: str, segments: Segments, threads: int = 1) -> Sear
         raise ValueError(
             f"{where} is the index of other segments than {segments.path}: remove it and build it again"
         )
+    check_number("threads", threads, 1, MOST_THREADS)
+    if info is not None:
+        _check_files(index_path, info)
     engine = info.engine if info else Lucene.name
     if engine not in ENGINES:
         raise ValueError(f"{where} is of the engine {engine}, which this version lacks")

@@ -4,7 +4,6 @@ Two measures of consecutive segments a, b. BM25 (Lucene's formula): the score of
 Overlap: the Jaccard similarity of their sets of rare words, |A & B| / |A | B|, 0 where there are none.
 """
 
-import json
 import os
 from array import array
 from collections import Counter
@@ -15,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import whole_file, write_json
-from .batches import BatchesInfo
+from ..files import file_hash, read_json, whole_file, write_json
+from .batches import BatchesInfo, order_hash, read_order
 from .engines.base import need
 from .engines.bm25s import index_of, tokenized
+from .limits import check_number, check_seed
 from .segments import Segments
 
 ORDERS = {"the list": "list", "order of the text": "text", "random order": "random"}
@@ -39,14 +39,10 @@ def read_list(batch_file: str, segments: Segments) -> NDArray[np.int64]:
     Raises:
         ValueError: if it cannot be read, does not hold each segment once, or was made of other segments.
     """
-    try:
-        with open(batch_file, encoding="utf-8") as file:
-            order = np.asarray(json.load(file), dtype=np.int64)
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"`batch_file` {batch_file} cannot be read as a list of ids: {error}") from error
     count = len(segments.texts)
-    if not np.array_equal(np.sort(order), np.arange(count)):
-        raise ValueError(f"`batch_file` {batch_file} does not hold each of the {count:,} segments once")
+    where = f"`batch_file` {batch_file}"
+    others = f"but {segments.path} has {count:,}: make the list again from these segments"
+    order = read_order(batch_file, where, count, others)
     info = BatchesInfo.read(batch_file)
     different = segments.info.differences(info, unknown_differs=False) if info else None
     if different:
@@ -68,8 +64,11 @@ def compare(
         seed: of the random order.
 
     Raises:
-        ValueError: without one of the packages bm25s, scipy and matplotlib, or for fewer than two segments.
+        ValueError: without one of the packages bm25s, scipy and matplotlib, for fewer than two segments, or
+            for impossible numbers.
     """
+    check_seed(seed)
+    check_number("rare", rare, 1, 2**31 - 1)
     need("matplotlib", "matplotlib")  # rather now than after minutes
     if len(segments.texts) < 2:
         raise ValueError(f"`segments_path` {segments.path} holds one segment, which has no neighbour")
@@ -124,40 +123,74 @@ def _counts(texts: Iterable[Sequence[str]], vocabulary: dict[str, int], width: i
     )
 
 
-def table(similarities: dict[str, Similarity]) -> str:
-    """Means, and how many times those of a random order."""
-    lines = [
-        "| order | BM25 score | times random | overlap of rare words | times random |",
-        "|" + " --- |" * 5,
-    ]
-    random = similarities["random"]
-    for label, name in ORDERS.items():
-        of = similarities[name]
-        cells = [label]
-        for mine, others in ((of.bm25, random.bm25), (of.overlap, random.overlap)):
-            cells += [f"{mine.mean():.4g}", f"{_ratio(mine, others):.2f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _ratio(mine: Floats, others: Floats) -> float:
-    return float(mine.mean() / others.mean()) if others.mean() else float("inf")
-
-
-def write_report(similarities: dict[str, Similarity], folder: str, **facts: Any) -> None:
-    """``report.json``: facts, means and quartiles; ``report.png``: histograms of the overlap."""
-    content: dict[str, Any] = dict(facts)
-    for name, of in similarities.items():
-        content[name] = {
+def summary(similarities: dict[str, Similarity]) -> dict[str, Any]:
+    """Means and quartiles of each order and measure, for JSON: None where the random order has none."""
+    random = asdict(similarities["random"])
+    return {
+        name: {
             measure: {
                 "mean": float(values.mean()),
-                "times_random": _ratio(values, asdict(similarities["random"])[measure]),
+                "times_random": _ratio(values, random[measure]),
                 "quartiles": np.quantile(values, [0.25, 0.5, 0.75]).tolist(),
             }
             for measure, values in asdict(of).items()
         }
+        for name, of in similarities.items()
+    }
+
+
+def _ratio(mine: Floats, others: Floats) -> float | None:
+    return float(mine.mean() / others.mean()) if others.mean() else None
+
+
+def table(summarised: dict[str, Any]) -> str:
+    """Means, and how many times those of a random order, of a :func:`summary`."""
+    lines = [
+        "| order | BM25 score | times random | overlap of rare words | times random |",
+        "|" + " --- |" * 5,
+    ]
+    for label, name in ORDERS.items():
+        cells = [label]
+        for measure in ("bm25", "overlap"):
+            of = summarised[name][measure]
+            times = float("inf") if of["times_random"] is None else of["times_random"]
+            cells += [f"{of['mean']:.4g}", f"{times:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def report_facts(segments: Segments, order: NDArray[np.int64], rare: int, seed: int) -> dict[str, Any]:
+    """What a report depends on."""
+    facts = {"text_hash": segments.info.text_hash, "order_hash": order_hash(order)}
+    return {"segments": len(order), "rare": rare, "seed": seed, **facts}
+
+
+def write_report(similarities: dict[str, Similarity], folder: str, **facts: Any) -> dict[str, Any]:
+    """``report.png``: histograms of the overlap; ``report.json``: facts, the :func:`summary`, and the hash of
+    the picture. Returns the summary.
+
+    Raises:
+        ValueError, OSError: if they cannot be written.
+    """
+    picture, summarised = os.path.join(folder, "report.png"), summary(similarities)
+    _draw(similarities, picture)
+    content = {**facts, **summarised, "plot_hash": file_hash(picture)}
+    # Last: it says that both are there.
     write_json(os.path.join(folder, "report.json"), content)
-    _draw(similarities, os.path.join(folder, "report.png"))
+    return summarised
+
+
+def read_report(folder: str, **facts: Any) -> dict[str, Any] | None:
+    """The :func:`summary` of the report that is there; None if it is of other ``facts``, or not whole."""
+    try:
+        content = read_json(os.path.join(folder, "report.json"))
+        picture = file_hash(os.path.join(folder, "report.png"))
+        if picture is None or {**content, **facts, "plot_hash": picture} != content:
+            return None
+        table(content)  # as it will be printed
+        return {name: content[name] for name in ORDERS.values()}
+    except (OSError, ValueError, TypeError, KeyError, OverflowError):
+        return None
 
 
 def _draw(similarities: dict[str, Similarity], path: str) -> None:

@@ -3,9 +3,13 @@
 import numpy as np
 
 from .engines.base import NONE, Hits, Searcher, no_hits
+from .limits import MOST_SEGMENTS, MOST_SHARDS, check_number
 from .progress import progress_bar
 from .results import SearchInfo, SearchResults
 from .segments import Segments
+
+# More neighbours than that, and than there are segments, are a slip of the pen.
+_MOST_NEIGHBORS = 1000
 
 
 def search_segments(
@@ -30,9 +34,9 @@ def search_segments(
     Raises:
         ValueError: for impossible numbers, or if the folder holds results of another search.
     """
-    for name, number in {"k": k, "num_shards": num_shards, "piece": piece}.items():
-        if number < 1:
-            raise ValueError(f"`{name}` must be positive, not {number}")
+    check_number("k", k, 1, max(_MOST_NEIGHBORS, segments.info.segments))
+    check_number("num_shards", num_shards, 1, MOST_SHARDS)
+    check_number("piece", piece, 1, MOST_SEGMENTS)
     if not 0 <= shard_id < num_shards:
         raise ValueError(
             f"`shard_id` {shard_id} is not one of the `num_shards` {num_shards}: 0 to {num_shards - 1}"
@@ -43,10 +47,11 @@ def search_segments(
     results = SearchResults.create(results_path, info)
     pieces = list(results.pieces(shard_id, num_shards))
     total = sum(end - begin for begin, end in pieces)
-    done = sum(end - begin for begin, end in pieces if results.has(begin))
-    with progress_bar(total=total, initial=done, desc="BM25 search") as progress:
+    # Damaged ones are searched again.
+    done = {begin: end - begin for begin, end in pieces if results.has(begin)}
+    with progress_bar(total=total, initial=sum(done.values()), desc="BM25 search") as progress:
         for begin, end in pieces:
-            if results.has(begin):
+            if begin in done or results.has(begin):
                 continue
             ids, scores = no_hits(end - begin, k)
             for start in range(begin, end, at_once):
@@ -54,13 +59,22 @@ def search_segments(
                 rows = slice(start - begin, stop - begin)
                 ids[rows], scores[rows] = _others(searcher, segments.texts[start:stop], start, k)
                 progress.update(stop - start)
-            results.write(begin, ids, scores)
+            try:
+                results.write(begin, ids, scores)
+            except ValueError as error:
+                raise ValueError(
+                    f"`index_path` finds what is no segment ({error}): remove it and build it again"
+                ) from error
     return results
 
 
 def _others(searcher: Searcher, texts: list[str], first: int, k: int) -> Hits:
     """The best ``k`` segments for each text, without the segment whose text it is."""
-    found, found_scores = searcher.search(texts, k + 1)
+    try:
+        found, found_scores = searcher.search(texts, k + 1)
+    except MemoryError as error:
+        message = f"no memory for the neighbours of {len(texts)} segments ({error}): lower `threads` or `k`"
+        raise ValueError(message) from error
     itself = found == np.arange(first, first + len(texts))[:, None]
     # Where copies of a segment come before it, the last hit has to go.
     itself[~itself.any(axis=1), k] = True

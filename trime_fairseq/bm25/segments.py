@@ -1,11 +1,14 @@
 """The exported segments: a JSON list of ``{"id": "0", "contents": "..."}``, and what it was exported from."""
 
-import json
 import os
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from ..files import Description, NotNegative, Positive, file_hash
+from ..files import Description, Positive, file_hash, read_json
+from .limits import MOST_SEGMENTS
+
+# Bytes of an export: any text that there is.
+_LARGEST = 2**44
 
 Self = TypeVar("Self", bound="SegmentsInfo")
 
@@ -25,7 +28,7 @@ class SegmentsInfo(Description):
     suffix: ClassVar[str] = ".info"
     otherwise: ClassVar[str] = "does not describe segments: export them again"
 
-    segments: NotNegative
+    segments: Annotated[int, 0, MOST_SEGMENTS]
     text_hash: str
     data_hash: str | None = None
     tokens_per_sample: Positive | None = None
@@ -71,8 +74,7 @@ def read_segments(segments_path: str) -> Segments:
     if not os.path.isfile(segments_path):
         raise ValueError(f"{where}: no such file; write it with trime-bm25 export")
     try:
-        with open(segments_path, encoding="utf-8") as file:
-            content = json.load(file)
+        content = read_json(segments_path, _LARGEST)
     except ValueError as error:
         raise ValueError(f"{where} cannot be read as JSON, export the segments again: {error}") from error
     texts = _texts(content, where)
@@ -99,5 +101,16 @@ def _texts(content: Any, where: str) -> list[str]:
                 f"{where}: entry {number} has the id {segment.get('id')!r}; ids must be 0 to "
                 f"{len(content) - 1:,} in order, as trime-bm25 export writes them"
             )
+        if not segment["contents"].isascii() and _has_surrogates(segment["contents"]):
+            raise ValueError(f'{where}: the "contents" of entry {number} hold half a character')
         texts.append(segment["contents"])
     return texts
+
+
+def _has_surrogates(text: str) -> bool:
+    """Whether it holds what JSON can write but no file of text can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False

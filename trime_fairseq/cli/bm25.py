@@ -1,6 +1,7 @@
 """BM25 batching: segments, their index, their neighbours, predefined batches of them. See docs/bm25.md."""
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -18,11 +19,14 @@ from ..bm25 import (
 )
 from ..bm25.engines import ENGINES
 from ..bm25.engines.lucene import PACKAGE, Lucene
-from ..bm25.report import compare, read_list, table, write_report
+from ..bm25.limits import MOST_THREADS, check_folder, check_number
+from ..bm25.report import compare, read_list, read_report, report_facts, table, write_report
 from ..data.export import run_export
 from .flags import add_flag, add_version, log_to_stdout, run
 
 PROGRAM = "trime-bm25"
+# fairseq's.
+BREAK_MODES = ("none", "complete", "complete_doc", "eos")
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +35,8 @@ def _export_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA_BIN", help="binarised training text")
     _add_segments(parser)
     add_flag(parser, "--tokens_per_sample", type=int, required=True, metavar="N", help="as in the training")
-    add_flag(parser, "--sample_break_mode", default="none", help="as in the training (default: %(default)s)")
+    what = "as in the training (default: %(default)s)"
+    add_flag(parser, "--sample_break_mode", default="none", choices=BREAK_MODES, help=what)
 
 
 def _export(args: argparse.Namespace) -> None:
@@ -128,12 +133,17 @@ def _report_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
+    check_folder("output", args.output, "report.json")
     segments = read_segments(args.segments_path)
     order = read_list(args.batch_file, segments)
-    similarities = compare(segments, order, args.rare, args.seed)
-    facts = {"segments": len(order), "batch_file": args.batch_file, "rare": args.rare, "seed": args.seed}
-    sys.stdout.write(table(similarities) + "\n")
-    write_report(similarities, args.output, **facts)
+    facts = report_facts(segments, order, args.rare, args.seed)
+    summarised = read_report(args.output, **facts)
+    if summarised:
+        logger.info(f"{args.output}: the report is there already")
+    else:
+        similarities = compare(segments, order, args.rare, args.seed)
+        summarised = write_report(similarities, args.output, batch_file=args.batch_file, **facts)
+    sys.stdout.write(table(summarised) + "\n")
 
 
 def _add_segments(parser: argparse.ArgumentParser) -> None:
@@ -148,8 +158,7 @@ def _add_threads(parser: argparse.ArgumentParser) -> None:
 
 def _threads(args: argparse.Namespace) -> int:
     threads = int(args.threads)
-    if threads < 1:
-        raise ValueError(f"--threads must be positive, not {threads}")
+    check_number("threads", threads, 1, MOST_THREADS)
     return threads
 
 
@@ -193,13 +202,24 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status: 0, or 1 after an error of one line."""
     args = get_parser().parse_args(argv)
     log_to_stdout()
 
     def command() -> int:
-        COMMANDS[args.command].run(args)
+        try:
+            COMMANDS[args.command].run(args)
+        except OSError as error:
+            if error.errno not in _NO_ROOM or not error.filename:
+                raise
+            raise ValueError(
+                f"{error.filename} cannot be written ({error.strerror}): make room there, or choose another "
+                "place, and run the command again"
+            ) from error
         return 0
 
     return run(f"{PROGRAM} {args.command}", command)

@@ -4,6 +4,7 @@
 fairseq.
 """
 
+import hashlib
 import importlib.util
 import json
 import logging
@@ -14,9 +15,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..bm25.limits import MOST_SEGMENTS, check_number
 from ..bm25.progress import progress_bar
 from ..bm25.segments import SegmentsInfo
-from ..files import PACKAGE, Lock, file_hash, whole_file
+from ..files import PACKAGE, Lock, check_writable, file_hash, whole_file
 from .predefined import check_one_folder
 from .provenance import text_files_hash
 
@@ -41,12 +43,15 @@ def run_export(
             fairseq is not installed, or with fairseq's last line if it fails.
     """
     check_one_folder(data)
-    os.makedirs(os.path.dirname(os.path.abspath(segments_path)), exist_ok=True)
+    check_number("tokens_per_sample", tokens_per_sample, 1, MOST_SEGMENTS)
+    check_writable("`segments_path`", segments_path)
     lock = Lock(f"{segments_path}.lock")
     lock.acquire(wait=True)
     try:
+        whole = False
         if os.path.exists(segments_path):
-            _check(data, segments_path, tokens_per_sample, sample_break_mode)
+            whole = _check(data, segments_path, tokens_per_sample, sample_break_mode)
+        if whole:
             logger.info(f"{segments_path}: the segments are there already")
         else:
             _run_fairseq(data, segments_path, tokens_per_sample, sample_break_mode)
@@ -55,7 +60,8 @@ def run_export(
         lock.release()
 
 
-def _check(data: str, segments_path: str, tokens_per_sample: int, sample_break_mode: str) -> None:
+def _check(data: str, segments_path: str, tokens_per_sample: int, sample_break_mode: str) -> bool:
+    """Whether the segments that are there are whole; a file that is damaged since is written again."""
     there = SegmentsInfo.read(segments_path)
     if there is None:
         different = f"there is no {SegmentsInfo.suffix} that tells"
@@ -67,7 +73,10 @@ def _check(data: str, segments_path: str, tokens_per_sample: int, sample_break_m
             sample_break_mode=sample_break_mode,
         )
         if there == here:
-            return
+            if there.text_hash == file_hash(segments_path):
+                return True
+            logger.warning(f"{segments_path} is damaged: the segments are exported again")
+            return False
         different = f"there / here: {there.differences(here)}"
     raise ValueError(
         f"`segments_path` {segments_path} holds segments of another text, or cut otherwise ({different}): "
@@ -78,6 +87,8 @@ def _check(data: str, segments_path: str, tokens_per_sample: int, sample_break_m
 def _run_fairseq(data: str, segments_path: str, tokens_per_sample: int, sample_break_mode: str) -> None:
     if importlib.util.find_spec("fairseq") is None:
         raise ValueError('fairseq-train exports segments: pip install "trime_fairseq[fairseq]"')
+    if not os.path.isfile(os.path.join(data, "dict.txt")):
+        raise ValueError(f"DATA_BIN {data} holds no dict.txt: make it with fairseq-preprocess")
     command = [sys.executable, "-m", "fairseq_cli.train", data, "--user-dir", PACKAGE]
     command += ["--task", "trime_language_modeling", "--arch", "transformer_lm", "--cpu"]
     command += ["--criterion", "adaptive_loss", "--sample-break-mode", sample_break_mode]
@@ -90,8 +101,8 @@ def _run_fairseq(data: str, segments_path: str, tokens_per_sample: int, sample_b
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )
     if done.returncode or not os.path.exists(segments_path):
-        last = done.stdout.strip().splitlines()[-1:] or ["no output"]
-        raise ValueError(f"{data}: fairseq-train cannot export its segments: {last[0]}")
+        last = (done.stdout.strip().splitlines() or ["no output"])[-1].removeprefix("TRIME: error: ")
+        raise ValueError(f"{data}: fairseq-train cannot export its segments: {last}")
 
 
 def export_segments(
@@ -120,19 +131,24 @@ def export_segments(
     """
     symbols = dictionary.symbols
     unwritten = {dictionary.bos(), dictionary.eos(), dictionary.pad()}
+    digest = hashlib.sha256()
     with whole_file(path) as file:
+
+        def put(text: str) -> None:
+            file.write(text)
+            digest.update(text.encode())
+
         separator = "["
         for number in progress_bar(range(len(dataset)), desc="segments to text"):
             tokens = dataset[number]["target"].tolist()
             text = " ".join([symbols[token] for token in tokens if token not in unwritten])
             line = json.dumps({"id": str(number), "contents": text}, ensure_ascii=False)
-            file.write(f"{separator}\n{line}")
+            put(f"{separator}\n{line}")
             separator = ","
-        file.write("\n]\n" if len(dataset) else "[]\n")
-        file.flush()
+        put("\n]\n" if len(dataset) else "[]\n")
         info = SegmentsInfo(
             segments=len(dataset),
-            text_hash=file_hash(file.name) or "",
+            text_hash=digest.hexdigest(),
             data_hash=data_hash,
             tokens_per_sample=tokens_per_sample,
             sample_break_mode=sample_break_mode,

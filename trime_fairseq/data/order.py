@@ -14,6 +14,9 @@ from .predefined import check_description, check_one_folder, read_predefined
 from .provenance import text_files_hash
 from .text_order import consecutive_batches
 
+# The name of the hash of predefined batches in the iterator's state.
+_LIST_HASH = "trime_list_hash"
+
 
 @dataclass
 class OrderConfig(FairseqDataclass):
@@ -178,6 +181,34 @@ class TrainingOrder:
             )
 
 
+class PlannedIterator(iterators.EpochBatchIterator):
+    """fairseq's iterator, which goes on only with the list of segments that it has followed so far.
+
+    Args:
+        list_hash: of the predefined batches, see :func:`trime_fairseq.bm25.batches.order_hash`; None without.
+    """
+
+    def __init__(self, *args: Any, list_hash: str | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.list_hash = list_hash
+
+    def state_dict(self) -> dict[str, Any]:
+        """What fairseq writes into checkpoints: how far it is, and in which list."""
+        state: dict[str, Any] = super().state_dict()
+        return state if self.list_hash is None else {**state, _LIST_HASH: self.list_hash}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on where the state was saved. Raises ValueError for the state of another list."""
+        # Checkpoints of earlier versions do not say.
+        if state_dict.get(_LIST_HASH, self.list_hash) != self.list_hash:
+            what = "is another list than the one" if self.list_hash else "is missing: there is a list"
+            raise ValueError(
+                f"--predefined-batches {what} that this training has followed so far: pass that one, or "
+                "--reset-dataloader, which begins with the first epoch again"
+            )
+        super().load_state_dict(state_dict)
+
+
 def planned_iterator(
     dataset: Any,
     order: NDArray[np.int64],
@@ -191,7 +222,7 @@ def planned_iterator(
     shard_id: int = 0,
     data_buffer_size: int = 0,
     **options: Any,
-) -> iterators.EpochBatchIterator:
+) -> PlannedIterator:
     """fairseq's iterator over batches of consecutive segments of ``order``.
 
     Batches are as large as ``max_tokens`` and ``max_sentences`` allow, whatever
@@ -202,7 +233,7 @@ def planned_iterator(
         order: ids of segments.
         group_size: devices that share a memory; see :func:`trime_fairseq.data.planned.deal_out`.
         shuffle: between epochs the batches of a step, all devices', move together to another step.
-        options: of ``EpochBatchIterator``: seed, num_workers, epoch, skip_remainder_batch.
+        options: of :class:`PlannedIterator`: list_hash, seed, num_workers, epoch, skip_remainder_batch.
     """
     lengths = np.asarray(dataset.sizes)[order]
     unbounded = int(lengths.max(initial=1)) * max(len(lengths), 1)
@@ -210,7 +241,7 @@ def planned_iterator(
     batches = [[int(order[row]) for row in batch] for batch in rows]
     dealt = deal_out(batches, num_shards, group_size)
     planned = PlannedBatches(dataset, dealt, group_size, begins_with_bos)
-    return iterators.EpochBatchIterator(
+    return PlannedIterator(
         dataset=planned,
         collate_fn=planned.collater,
         batch_sampler=[[number] for number in range(len(planned))],

@@ -1,12 +1,11 @@
 """``--predefined-batches``: a JSON list of segment ids, from which batches are taken in slices."""
 
-import json
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bm25.batches import BatchesInfo, order_hash
+from ..bm25.batches import BatchesInfo, read_order
 from .provenance import data_folders
 
 
@@ -28,25 +27,13 @@ def read_predefined(path: str, num_segments: int, tokens_per_sample: int) -> NDA
         ValueError: with the flag, the file and the fix, if it is anything else or cannot be read.
     """
     flag = f"--predefined-batches {path}"
-    try:
-        with open(path, encoding="utf-8") as file:
-            ids = json.load(file)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{flag}: cannot be read as JSON: {error}") from error
-    if not isinstance(ids, list) or not all(type(number) is int for number in ids):
-        raise ValueError(f"{flag}: a JSON list of integers expected, the ids of the training segments")
-    if len(ids) != num_segments:
-        raise ValueError(
-            f"{flag} lists {len(ids):,} segments, but the training data has {num_segments:,} at "
-            f"--tokens-per-sample {tokens_per_sample}: make the file again from these data, with the same "
-            "--tokens-per-sample and --sample-break-mode"
-        )
-    info = BatchesInfo.read(path)
-    if info is not None and info.order_hash != order_hash(ids):
-        raise ValueError(
-            f"{flag} is not the list that the {BatchesInfo.suffix} beside it describes: make the file again"
-        )
-    return _permutation(ids, flag)
+    return read_order(
+        path,
+        flag,
+        num_segments,
+        f"but the training data has {num_segments:,} at --tokens-per-sample {tokens_per_sample}: make the "
+        "file again from these data, with the same --tokens-per-sample and --sample-break-mode",
+    )
 
 
 def check_description(
@@ -77,21 +64,3 @@ def check_description(
             f"{flag} was made from another text than the training data: export the segments of these data "
             "and make the file again"
         )
-
-
-def _permutation(ids: list[int], flag: str) -> NDArray[np.int64]:
-    outside = [number for number in ids if not 0 <= number < len(ids)]
-    if outside:
-        raise ValueError(
-            f"{flag}: {outside[0]} is not the id of a segment (0 to {len(ids) - 1:,}): "
-            "make the file again from these data"
-        )
-    order = np.asarray(ids, dtype=np.int64)
-    found = np.bincount(order, minlength=len(ids))
-    if (found != 1).any():
-        repeated, missing = int(found.argmax()), int(found.argmin())
-        raise ValueError(
-            f"{flag}: each segment must be listed once, but {repeated} is listed {found[repeated]} times "
-            f"and {missing} not at all"
-        )
-    return order

@@ -13,6 +13,7 @@ from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.language_modeling import LanguageModelingTask
 
+from ..bm25.batches import order_hash
 from ..criterions.base import TrimeCriterion
 from ..criterions.summary import TrainingSummary
 from ..criterions.temperature import is_temperature
@@ -241,6 +242,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
     ) -> iterators.EpochBatchIterator:
         trains = dataset is self.datasets.get(self.args.train_subset)
         order = self.order.segments(dataset, seed) if trains else np.arange(len(dataset))
+        list_hash = order_hash(order) if trains and self.order.predefined_batches else None
         if max_positions is not None:
             order = self.filter_indices_by_size(order, dataset, max_positions, ignore_invalid_inputs)
         wanted = self._devices_per_memory or 1
@@ -260,6 +262,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
             order,
             group_size,
             shuffle=trains and self.order.moves_steps,
+            list_hash=list_hash,
             begins_with_bos=getattr(self.args, "add_bos_token", False),
             max_tokens=max_tokens,
             max_sentences=max_sentences,

@@ -25,11 +25,47 @@ class Bm25s:
     def build(self, texts: list[str], folder: str, threads: int) -> None:
         """Takes one thread."""
         index_of(tokenized(texts)).save(folder)
+        try:
+            # NumPy does not notice where the disk is full by the last bytes of a file.
+            _load(folder)
+        except ValueError as error:
+            raise OSError(f"what was written cannot be read: {error.__cause__ or error}") from error
 
     def open(self, folder: str, threads: int) -> "Bm25sSearcher":
         if not os.path.exists(os.path.join(folder, PARAMETERS)):
             raise ValueError(f"{folder} is no index of bm25s: run trime-bm25 index with `engine` bm25s")
-        return Bm25sSearcher(need("bm25s", "bm25s").BM25.load(folder, mmap=True), threads)
+        return Bm25sSearcher(_load(folder), threads)
+
+
+def _load(folder: str) -> Any:
+    """An index of bm25s, mapped into memory. Raises ValueError if it is damaged."""
+    library = need("bm25s", "bm25s")
+    try:
+        index = library.BM25.load(folder, mmap=True)
+        _check(index)
+    # Python's and NumPy's readers raise a dozen kinds for damaged files.
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise ValueError(
+            f"{folder} is no index of bm25s that can be read ({reason}): remove it and build it again"
+        ) from error
+    return index
+
+
+def _check(index: Any) -> None:
+    """Raises ValueError for a matrix of scores that is none."""
+    data, rows, ends = (index.scores[name] for name in ("data", "indices", "indptr"))
+    count = int(index.scores["num_docs"])
+    if not (data.ndim == rows.ndim == ends.ndim == 1 and len(data) == len(rows) and len(ends)):
+        raise ValueError("its arrays are of other sizes")
+    if ends[0] != 0 or ends[-1] != len(data) or (np.diff(ends) < 0).any():
+        raise ValueError("its words begin and end elsewhere")
+    if len(rows) and not 0 <= rows.min() <= rows.max() < count:
+        raise ValueError(f"it holds segments beyond the {count:,} that it has")
+    if not np.isfinite(data).all():
+        raise ValueError("its scores are not finite")
+    if not all(type(word) is int and 0 <= word < len(ends) for word in index.vocab_dict.values()):
+        raise ValueError("it holds words without scores")
 
 
 class Bm25sSearcher:

@@ -97,10 +97,14 @@ class LuceneSearcher:
             raise ValueError(
                 f"Lucene cannot search: {error}; with little memory, choose `threads` 1"
             ) from error
-        for row, hits in json.loads(self._json.writeValueAsString(found)).items():
-            # Lucene's ids are strings.
-            ids[int(row), : len(hits)] = [int(hit["docid"]) for hit in hits]
-            scores[int(row), : len(hits)] = [hit["score"] for hit in hits]
+        try:
+            for row, hits in json.loads(self._json.writeValueAsString(found)).items():
+                # Lucene's ids are strings.
+                ids[int(row), : len(hits)] = [int(hit["docid"]) for hit in hits]
+                scores[int(row), : len(hits)] = [hit["score"] for hit in hits]
+        except (ValueError, OverflowError) as error:
+            message = f"`index_path` finds what is no segment ({error}): remove it and build it again"
+            raise ValueError(message) from error
         return ids, scores
 
     def close(self) -> None:
