@@ -32,7 +32,7 @@ from ..progress import checksum_with_progress
 from .adding import Adder, adder, check_kind, train
 from .config import check_number
 from .faiss_library import import_faiss
-from .files import open_index, publish, read_faiss, remove, right_size, verified, write_faiss
+from .files import open_index, publish, read_faiss, remove, right_size, write_faiss
 from .manifest import FINISHED, PARTIAL, TRAINED, IndexManifest, index_manifest_path
 
 logger = logging.getLogger(__name__)
@@ -88,6 +88,7 @@ class GrowingIndex:
         self._save_seconds = 0.0
         self._last_save = time.monotonic()
         self._is_saved = False
+        self._saved_checksum: str | None = None
         self._before_save = before_save
         self._adder: Adder | None = None
         check_number("chunk", manifest.chunk, 1)
@@ -215,7 +216,8 @@ class GrowingIndex:
         there = IndexManifest.read(path)
         assert there is not None
         try:
-            if there.checksum not in (None, checksum_with_progress(path)):
+            checksum = checksum_with_progress(path)
+            if there.checksum is not None and checksum not in (there.checksum, there.replaced_checksum):
                 raise DatastoreError("its checksum is another")
             index = read_faiss(path, "it is no index")
             if index.ntotal > there.rows or (index.ntotal < there.rows and index.ntotal % there.chunk):
@@ -227,6 +229,7 @@ class GrowingIndex:
             self.manifest, training_seconds=there.training_seconds, adding_seconds=there.adding_seconds
         )
         self._index = index
+        self._saved_checksum = checksum if path == self._partial else None
         # Another ``probe`` is another file.
         self._is_saved = not self._set_probe() and path == self._partial
         return True
@@ -247,10 +250,13 @@ class GrowingIndex:
         begin = time.monotonic()
         if self._before_save is not None:
             self._before_save()
-        # Without size and checksum it holds for the partial index before and for the one after.
-        self.manifest.write(self._partial)
-        os.replace(write_faiss(self._index, self._partial), self._partial)
-        verified(self.manifest, self._partial).write(self._partial)
+        file = write_faiss(self._index, self._partial)
+        checksum = checksum_with_progress(file)
+        # It tells no size: it holds for the partial index before and for this one.
+        described = replace(self.manifest, checksum=checksum, replaced_checksum=self._saved_checksum)
+        described.write(self._partial)
+        os.replace(file, self._partial)
+        self._saved_checksum = checksum
         self.stage = "partial"
         self._is_saved = True
         self._last_save = time.monotonic()

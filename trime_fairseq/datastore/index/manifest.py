@@ -41,6 +41,7 @@ class IndexManifest(Description):
         bytes: size of the index file; None in manifests of version 0.1.0.
         checksum: of the index file, see :func:`trime_fairseq.files.file_checksum`; None in manifests of
             earlier versions.
+        replaced_checksum: of the half-built index before this one, which may be there still after a kill.
         values_checksum: of the datastore's values; None where the index is built before they are complete,
             and in manifests of earlier versions.
     """
@@ -69,6 +70,7 @@ class IndexManifest(Description):
     complete: bool = False
     bytes: NotNegative | None = None
     checksum: str | None = None
+    replaced_checksum: str | None = None
     values_checksum: str | None = None
 
     @classmethod
