@@ -56,7 +56,7 @@ for room in ("memory", "datastore", "bm25"):
     assert {"trime_fairseq.memory.lse", "trime_fairseq.bm25.chain"} < set(imported)
 
 
-@pytest.mark.parametrize("command", ["bm25", "build_index"])
+@pytest.mark.parametrize("command", ["bm25", "build_index", "datastore"])
 def test_help_does_not_load_fairseq(command):
     code = f"""
 from trime_fairseq.cli.{command} import main

@@ -15,7 +15,7 @@ import pytest
 import trime_fairseq
 from tests.commands import ROOT
 
-COMMANDS = ["trime-bm25", "trime-build-index", "trime-compare", "trime-tune"]
+COMMANDS = ["trime-bm25", "trime-build-index", "trime-compare", "trime-datastore", "trime-tune"]
 BINARY = re.compile(r"\.(whl|so|pyc|pt|bin|npy|npz|png|idx)$")
 
 pytestmark = [

@@ -19,6 +19,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
 from trime_fairseq.datastore import (  # noqa: E402
+    DatastoreWriter,
     IndexConfig,
     Manifest,
     StreamingIndex,
@@ -66,6 +67,21 @@ def stored(folder, keys=None, **changes):
     values.tofile(values_path(prefix))
     small_manifest(**{"complete": True, **changes}).write(prefix)
     return prefix
+
+
+def write(folder, **changes):
+    """Writes ``small_rows`` to the store under ``folder``; the row from which it went on."""
+    manifest = small_manifest(**changes)
+    writer = DatastoreWriter(str(folder / "dstore"), manifest, 0, ROWS)
+    try:
+        keys, values = small_rows()
+        first = writer.resume_row
+        if first < ROWS:
+            writer.write(first, keys[first:], values[first:])
+        writer.finish()
+    finally:
+        writer.close()
+    return first
 
 
 def build(folder, config=CONFIG, **settings):

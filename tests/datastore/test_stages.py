@@ -4,17 +4,23 @@ import json
 import logging
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
 from trime_fairseq.datastore import DatastoreError, IndexManifest, open_datastore, open_index
 from trime_fairseq.datastore.index import growing
+from trime_fairseq.files import file_checksum
 
+from . import small_stores
 from .small_stores import (
     CHUNK,
     CONFIG,
@@ -62,6 +68,28 @@ def test_kill_9(tmp_path, built):
     assert kills  # how many more than one depends on the machine
     assert finished_files(tmp_path) == built
     assert left_over(tmp_path) == []
+
+
+def test_kill_9_after_progress_was_saved(tmp_path, built):
+    """Late in a run, and again when it goes on: both runs have a partial index to go on from."""
+    stored(tmp_path)
+    rows = []
+    for event in (12, 8):
+        assert killed(tmp_path, event) == -signal.SIGKILL
+        rows.append(faiss.read_index(str(tmp_path / "knn.l2.partial")).ntotal)
+        assert (tmp_path / "knn.l2.partial").exists()
+        assert not (tmp_path / "knn.l2").exists()
+    assert 0 < rows[0] < rows[1] < ROWS
+    kills, log = run_killed("build", tmp_path, seed=3)
+    assert finished_files(tmp_path) == built
+    assert IndexManifest.read(str(tmp_path / "knn.l2")).checksum == file_checksum(str(tmp_path / "knn.l2"))
+    assert left_over(tmp_path) == []
+
+
+def killed(folder, event):
+    """The exit status of a build that kills itself."""
+    command = [sys.executable, small_stores.__file__, "build", str(folder), f"event:{event}"]
+    return subprocess.run(command, capture_output=True, timeout=300).returncode
 
 
 def test_starting_point_continues(tmp_path, monkeypatch):
@@ -177,12 +205,13 @@ def test_trained_index_that_was_cut_off(tmp_path, built):
 
 
 def test_manifests_of_version_0_1_0(tmp_path, monkeypatch, built, caplog):
-    """They tell no size: the index is complete if it holds all keys."""
+    """They tell neither size nor checksum: the index is complete if it holds all keys."""
     stored(tmp_path)
     path = Path(build(tmp_path))
     for file in (path, Path(f"{path}.trained")):
         manifest = json.loads(Path(f"{file}.json").read_text())
-        del manifest["bytes"]
+        for field in ("bytes", "checksum", "values_checksum"):
+            del manifest[field]
         Path(f"{file}.json").write_text(json.dumps(manifest))
     assert open_index(str(path)).rows == ROWS
     with caplog.at_level(logging.INFO):

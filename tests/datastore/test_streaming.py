@@ -7,6 +7,7 @@ import pytest
 from trime_fairseq.datastore import DatastoreError, IndexManifest, Manifest, open_datastore
 from trime_fairseq.datastore.datastore import values_path
 from trime_fairseq.datastore.index import growing
+from trime_fairseq.files import file_checksum
 
 from .small_stores import (
     CHUNK,
@@ -54,7 +55,10 @@ def test_store_and_description(tmp_path):
     store = open_datastore(str(tmp_path / "dstore"))
     assert store.keys is None
     assert np.array_equal(store.values, small_rows()[1])
-    assert store.manifest == small_manifest(keys_stored=False, complete=True)
+    expected = small_manifest(keys_stored=False).completed(str(tmp_path / "dstore"))
+    assert store.manifest == expected
+    assert (expected.values_bytes, expected.keys_bytes, expected.keys_checksum) == (8 * ROWS, None, None)
+    assert expected.values_checksum == file_checksum(values_path(str(tmp_path / "dstore")))
     with pytest.raises(DatastoreError, match="streamed"):
         open_datastore(str(tmp_path / "dstore"), need_keys=True)
     described = IndexManifest.read(str(tmp_path / "knn.l2"))
@@ -160,8 +164,8 @@ def test_values_on_the_disk_before_the_index(tmp_path, monkeypatch):
     write = growing.write_faiss
 
     def write_faiss(index, path):
-        synced.append(path.split(".")[-2])
-        write(index, path)
+        synced.append(path.split(".")[-1])
+        return write(index, path)
 
     monkeypatch.setattr(growing, "write_faiss", write_faiss)
     sink.write(0, keys[:1050], values[:1050])

@@ -42,6 +42,8 @@ found = Retriever(open_index("knn.ip"), store, k=3).search(torch.from_numpy(keys
 similarity = keys[:50].astype(np.float32) @ keys.astype(np.float32).T
 assert (found.rows[:, 0].numpy() == similarity.argmax(1)).all()
 assert (found.tokens.numpy() == values[found.rows.numpy()]).all()
+from trime_fairseq.cli.datastore import main
+assert main("verify dstore --indexfile knn.ip".split()) == main(["info", "dstore"]) == 0
 check()
 print("found")
 """

@@ -237,6 +237,16 @@ def test_bad_input_ends_before_the_model_runs(store, small, flags, message):
         ({"dstore_filename": "{0}/outputs"}, "pass --knn-keytype model_output"),
         ({"dstore_size": 20000}, f"says {ROWS:,}, not 20,000"),
         ({"knn_sim_func": "ip", "no_load_keys": True}, "leave out --no-load-keys"),
+        ({"dstore_filename": "{0}/foreign_words"}, "holds the token 20.* has 7,000 symbols"),
+        ({"dstore_filename": "{0}/swapped"}, "swapped_vals.npy is not what was written: its checksum"),
+        (
+            {"dstore_filename": "{0}/other_keys"},
+            "the keys of .*other_keys-fp16_keys.npy are not those",
+        ),
+        ({"indexfile": "{0}/negative"}, "holds ids from -4,1.* its datastore has rows from 0 to 4,134"),
+        ({"indexfile": "{0}/squared"}, "is not the index that .*squared.json describes"),
+        ({"probe": 0}, "--probe 0: must be at least 1"),
+        ({"k": 0}, "--k 0: must be at least 1"),
     ],
 )
 def test_what_does_not_fit(store, changes, message):
@@ -255,7 +265,8 @@ def test_what_does_not_fit(store, changes, message):
         move_dstore_to_mem=False,
         use_faiss_cpu=True,
     )
-    model = KeySource(96, "last_ffn_input", Manifest.read(f"{store}/dstore").dictionary_hash, None)
+    words = Manifest.read(f"{store}/dstore").dictionary_hash
+    model = KeySource(96, "last_ffn_input", words, None, vocabulary=7_000)
 
     def attempt(**values):
         paths = {
@@ -283,6 +294,22 @@ def spoil(store):
         for ending in FILES:
             shutil.copy(f"{store}/dstore{ending}", f"{store}/{name}{ending}")
         (store / f"{name}.json").write_text(json.dumps({**manifest, **change}))
+    whole = replace(Manifest.read(f"{store}/dstore"), values_checksum=None)
+    values, keys = (np.fromfile(f"{store}/dstore{ending}", t) for ending, t in zip(FILES[::-1], ("i8", "f2")))
+    for name, array, ending, manifest in (
+        ("foreign_words", values + 200_000, FILES[1], whole),
+        ("swapped", values[::-1], FILES[1], Manifest.read(f"{store}/dstore")),
+        ("other_keys", np.random.default_rng(0).permutation(keys), FILES[0], whole),
+    ):
+        for other in FILES:
+            shutil.copy(f"{store}/dstore{other}", f"{store}/{name}{other}")
+        array.tofile(f"{store}/{name}{ending}")
+        manifest.write(f"{store}/{name}")
+    negative = faiss.index_factory(96, "IVF1,Flat", faiss.METRIC_INNER_PRODUCT)
+    rows = keys.reshape(-1, 96).astype(np.float32)
+    negative.train(rows)
+    negative.add_with_ids(rows, -1 - np.arange(ROWS))
+    faiss.write_index(negative, str(store / "negative"))
     described = IndexManifest.describe(
         IndexConfig("ip", 96, "Flat"),
         None,
@@ -294,5 +321,9 @@ def spoil(store):
     shutil.copy(store / "flat.ip", store / "foreign")
     replace(described, complete=True).write(str(store / "foreign"))
     (store / "unfinished.partial").touch()
+    squared = faiss.IndexFlatL2(96)
+    squared.add(rows)
+    faiss.write_index(squared, str(store / "squared"))
+    replace(described, complete=True, datastore=whole.fingerprint()).write(str(store / "squared"))
     whole = (store / "flat.ip").read_bytes()
     (store / "cut").write_bytes(whole[: len(whole) // 2])

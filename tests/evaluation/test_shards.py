@@ -34,6 +34,8 @@ GOOD = EvaluationResult(10, 1.0, 25.0, 30.0, 0.2, 0.3, {}, {"stage_seconds": {"m
         ({"seconds": [1]}, "seconds must be a number"),
         ({"stage_seconds": [1]}, "stage_seconds must be numbers"),
         ({"stage_seconds": {"model": "1"}}, "stage_seconds must be numbers"),
+        ({"text_units": {"words": 3}}, "text_units must be counts"),
+        ({"text_units": 3}, "text_units must be counts"),
         ({"recall_queries": 3}, "recall_at_1 and recall_at_k must be numbers"),
         ({"recall_queries": -3}, "recall_queries must be an integer"),
         ({"zero_probability_tokens": "1"}, "zero_probability_tokens must be an integer"),

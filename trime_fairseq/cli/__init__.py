@@ -25,5 +25,9 @@ def run_compare() -> int:
     return _run("trime-compare", "compare")
 
 
+def run_datastore() -> int:
+    return _run("trime-datastore", "datastore")
+
+
 def run_tune() -> int:
     return _run("trime-tune", "tune")

@@ -13,8 +13,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .builder import build_index
-from .datastore import Datastore, DatastoreError, Manifest, open_datastore
-from .index.config import METRICS, IndexConfig
+from .contents import check_keys, check_values
+from .datastore import METRICS, Datastore, DatastoreError, Manifest, open_datastore
+from .index.config import IndexConfig
 from .index.files import Index, open_index
 from .index.manifest import IndexManifest
 from .streaming import StreamingIndex
@@ -55,6 +56,8 @@ __all__ = [
     "RowSink",
     "StreamingIndex",
     "build_index",
+    "check_keys",
+    "check_values",
     "gpus_for_index",
     "open_datastore",
     "open_index",

@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .datastore import Datastore, DatastoreError
+from .datastore import Datastore, DatastoreError, values_path
 from .float_keys import float_keys
 from .index.config import IndexConfig, index_path
 from .index.growing import GrowingIndex
 from .index.manifest import IndexManifest
+from .progress import checksum_with_progress
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ def build_index(
         training="sample",
         chunk=chunk,
         starting_point=starting_point,
+        values_checksum=_values_checksum(store),
     )
     path = index_path(name, config.metric)
     growing = GrowingIndex(
@@ -97,6 +99,11 @@ def _build(growing: GrowingIndex, keys: NDArray[Any], config: IndexConfig, chunk
             bar.update(len(part))
     growing.finish()
     logger.info(f"TRIME: {growing.path} is complete: {rows:,} keys")
+
+
+def _values_checksum(store: Datastore) -> str:
+    noted = store.manifest.values_checksum if store.manifest is not None else None
+    return noted or checksum_with_progress(values_path(store.prefix))
 
 
 def _keys(store: Datastore, config: IndexConfig) -> NDArray[Any]:

@@ -6,19 +6,24 @@ For a prefix P and N rows of dimension d:
     P_vals.npy                        the token that followed each key, int64, N x 1
     P.json                            the manifest
 
-The arrays have no header, despite their ending. While they are written they are called ``.partial``.
+The arrays have no header, despite their ending. While they are written they are called ``.partial``. Values
+of other tools may be int32 or int16.
 """
 
 import os
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import Description, Differences, NotNegative, Positive, text_hash
+from ..files import Description, Differences, NotNegative, Positive, file_checksum, text_hash
 
 VALUE_DTYPE = "int64"
+METRICS = ("l2", "ip", "cos")
+# What says that the files of a store are whole; it is known when they are.
+_CONTENTS = ("complete", "keys_bytes", "values_bytes", "keys_checksum", "values_checksum")
 
 
 class DatastoreError(ValueError):
@@ -54,13 +59,16 @@ class Manifest(Description):
             evaluated; ``tokens_per_sample`` counts the context window.
         num_shards: number of row ranges that are written by processes of their own.
         complete: whether all rows are there.
+        keys_bytes, values_bytes: sizes of the files; None until they are complete, where keys are not stored,
+            and in manifests of earlier versions; likewise
+        keys_checksum, values_checksum: see :func:`trime_fairseq.files.file_checksum`.
     """
 
     error: ClassVar[type[ValueError]] = DatastoreError
 
     rows: Positive
     dimension: Positive
-    key_dtype: str
+    key_dtype: Annotated[str, ("float16", "float32")]
     keys_stored: bool
     key_type: str
     dictionary_hash: str | None
@@ -72,10 +80,14 @@ class Manifest(Description):
     tokens_per_sample: Positive
     context_window: NotNegative
     context_full_only: bool
-    num_shards: Positive = 1
+    num_shards: Annotated[int, 1, 2**16] = 1
     complete: bool = False
-    metric: str = "ip"
-    value_dtype: str = VALUE_DTYPE
+    metric: Annotated[str, METRICS] = "ip"
+    value_dtype: Annotated[str, ("int64", "int32", "int16")] = VALUE_DTYPE
+    keys_bytes: Positive | None = None
+    values_bytes: Positive | None = None
+    keys_checksum: str | None = None
+    values_checksum: str | None = None
 
     @classmethod
     def read(cls, prefix: str) -> "Manifest | None":
@@ -95,8 +107,36 @@ class Manifest(Description):
 
     def conflicts(self, other: "Manifest", *ignored: str) -> Differences:
         """Fields that make another store; paths do not count, contents do."""
-        names = set(asdict(self)) - {"checkpoint", "complete", *ignored}
+        names = set(asdict(self)) - {"checkpoint", *_CONTENTS, *ignored}
         return self.differences(other, [name for name in asdict(self) if name in names])
+
+    def files(self, prefix: str) -> dict[str, int]:
+        """The files of the complete store, and the bytes that they have."""
+        rows = {values_path(prefix): self.rows * np.dtype(self.value_dtype).itemsize}
+        if self.keys_stored:
+            rows[keys_path(prefix, self.key_dtype)] = (
+                self.rows * self.dimension * np.dtype(self.key_dtype).itemsize
+            )
+        return rows
+
+    def damage(self, prefix: str) -> str:
+        """Which files of the complete store are missing or have another size, in words; empty if none is."""
+        found = []
+        for path, size in self.files(prefix).items():
+            if not os.path.isfile(path):
+                found.append(f"{path} is not there")
+            elif os.path.getsize(path) != size:
+                found.append(f"{path} has {os.path.getsize(path):,} of {size:,} bytes")
+        return ", ".join(found)
+
+    def completed(self, prefix: str, checksum: Callable[[str], str] = file_checksum) -> "Manifest":
+        """With sizes and checksums of the files, which must be whole."""
+        paths = {"values": values_path(prefix)}
+        if self.keys_stored:
+            paths["keys"] = keys_path(prefix, self.key_dtype)
+        contents: dict[str, Any] = {f"{name}_bytes": os.path.getsize(path) for name, path in paths.items()}
+        contents |= {f"{name}_checksum": checksum(path) for name, path in paths.items()}
+        return replace(self, complete=True, **contents)
 
     def fingerprint(self) -> str:
         """Tells stores with different rows apart, wherever they lie."""
@@ -111,13 +151,13 @@ class Datastore:
 
     Attributes:
         keys: float16 or float32 [rows, dimension]; None where they are not stored or not wanted.
-        values: int64 [rows].
+        values: integers [rows].
         manifest: None for a store of the published tools.
         dimension: None where neither keys nor a manifest tell.
     """
 
     prefix: str
-    values: NDArray[np.int64]
+    values: NDArray[Any]
     keys: NDArray[Any] | None
     dimension: int | None
     manifest: Manifest | None
@@ -141,6 +181,7 @@ def open_datastore(
     dimension: int | None = None,
     fp16: bool = False,
     need_keys: bool = False,
+    likely_dimension: int | None = None,
 ) -> Datastore:
     """Opens a complete datastore for reading.
 
@@ -150,6 +191,7 @@ def open_datastore(
             both, N is told by the size of the values and d by that of the keys.
         fp16: the keys are float16; for stores without a manifest.
         need_keys: whether missing keys are an error.
+        likely_dimension: d of the model; tells the type of the values of a store without a manifest.
 
     Raises:
         DatastoreError: for files that are missing, incomplete, of other sizes than they should be.
@@ -174,8 +216,12 @@ def open_datastore(
                 f"{prefix} has {manifest.key_dtype} keys: leave out `fp16`, the manifest tells"
             )
         rows, dimension, fp16 = manifest.rows, manifest.dimension, manifest.key_dtype == "float16"
-    values = _map(values_path(prefix), VALUE_DTYPE, rows, 1)[:, 0]
     path = keys_path(prefix, "float16" if fp16 else "float32")
+    if manifest is not None:
+        value_dtype = manifest.value_dtype
+    else:
+        value_dtype = _likely_value_dtype(prefix, path, rows, dimension or likely_dimension)
+    values = _map(values_path(prefix), value_dtype, rows, 1)[:, 0]
     keys = None
     if os.path.exists(path):
         keys = _map(path, "float16" if fp16 else "float32", len(values), dimension)
@@ -183,6 +229,19 @@ def open_datastore(
     elif need_keys:
         raise DatastoreError(_no_keys(prefix, path, manifest, fp16))
     return Datastore(prefix, values, keys, dimension, manifest)
+
+
+def _likely_value_dtype(prefix: str, keys: str, rows: int | None, dimension: int | None) -> str:
+    """The type of the values of a store without a manifest, by the sizes of files: kNN-LM's own are int16
+    where its keys are float16."""
+    if rows is None and dimension and os.path.isfile(keys):
+        key_bytes = 2 if keys.endswith("-fp16_keys.npy") else 4
+        rows, rest = divmod(os.path.getsize(keys), dimension * key_bytes)
+        rows = None if rest else rows
+    path = values_path(prefix)
+    if rows is None or not os.path.isfile(path):
+        return VALUE_DTYPE
+    return {2 * rows: "int16", 4 * rows: "int32"}.get(os.path.getsize(path), VALUE_DTYPE)
 
 
 def _no_keys(prefix: str, path: str, manifest: Manifest | None, fp16: bool) -> str:
@@ -199,13 +258,16 @@ def _map(path: str, dtype: str, rows: int | None, columns: int | None) -> NDArra
     if not os.path.exists(path):
         hint = "the datastore is not complete" if os.path.exists(path + ".partial") else "check the prefix"
         raise DatastoreError(f"{path} does not exist: {hint}")
+    if not os.path.isfile(path):
+        raise DatastoreError(f"{path} is no regular file: check the prefix")
     items, rest = divmod(os.path.getsize(path), np.dtype(dtype).itemsize)
     rows = items // (columns or 1) if rows is None else rows
     columns = items // max(rows, 1) if columns is None else columns
     if rest or rows * columns != items or not items:
         raise DatastoreError(
             f"{path} has {os.path.getsize(path):,} bytes, not those of {rows:,} x {columns:,} {dtype}: "
-            "another size, dimension or type (`rows`, `dimension`, `fp16`), or it was cut off"
+            "another size, dimension or type (`rows`, `dimension`, `fp16`), or it was cut off (then write "
+            "the datastore again)"
         )
     return np.memmap(path, dtype=dtype, mode="r", shape=(rows, columns))
 

@@ -1,5 +1,6 @@
 """Keys as Faiss takes them: float32, finite, normalised for the cosine."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,17 @@ def float_keys(
     if metric == "cos":
         import_faiss().normalize_L2(result)
     return result
+
+
+def check_memory(name: str, value: int, rows: int, dimension: int) -> None:
+    """Raises DatastoreError, naming the argument, if ``rows`` keys in float32 exceed the machine's memory."""
+    wanted = rows * dimension * 4
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if wanted > there:
+        raise DatastoreError(
+            f"`{name}` {value:,}: so many keys take {wanted / 1e9:,.1f} GB, the machine has "
+            f"{there / 1e9:,.1f} GB: lower it"
+        )
 
 
 def check_finite(keys: NDArray[Any], numbers: NDArray[np.int64]) -> None:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..distributed import world_size
+from .contents import check_keys, check_values
 from .datastore import Datastore, DatastoreError
-from .index.faiss_library import import_faiss
+from .index.faiss_library import faiss_error, import_faiss
 from .index.files import Index
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,9 @@ class Retriever:
         keys_in_memory: bool = False,
         devices: tuple[int, ...] = (),
     ) -> None:
+        for name, number in (("k", k), ("probe", probe)):
+            if number is not None and number < 1:
+                raise DatastoreError(f"`{name}` {number}: must be at least 1")
         if k > store.rows:
             raise DatastoreError(f"`k` {k:,} exceeds the datastore {store.prefix} of {store.rows:,} rows")
         if devices and max(k, probe or 0) > GPU_LIMIT:
@@ -94,6 +98,8 @@ class Retriever:
                     f"{missing} pass `similarity` do_not_recomp_l2 (L2 only)"
                 )
             self._keys = np.array(store.keys) if keys_in_memory else store.keys
+            check_keys(index, store)
+        check_values(store, checksum=False)
         _set_probe(index.faiss, probe)
         self._indexes = _to_devices(index.faiss, devices) if devices else [index.faiss]
         home = torch.device("cuda", devices[0]) if devices else torch.device("cpu")
@@ -117,9 +123,11 @@ class Retriever:
         scores, rows = self.search_faiss(wanted.contiguous())
         if self.metric == "l2":
             scores = -scores
+        self._check_found(scores, rows)
         tokens = self._values[rows.clamp_min(0)].long()
         if self._keys is not None:
             scores = self._from_keys(queries.float(), rows).to(scores.device)
+            self._check_found(scores, rows)
         missing = rows < 0
         return Neighbors(
             scores.masked_fill(missing, -torch.inf).to(device, non_blocking=True),
@@ -127,13 +135,34 @@ class Retriever:
             rows.to(device, non_blocking=True),
         )
 
+    def _check_found(self, scores: Tensor, rows: Tensor) -> None:
+        """On the CPU, where looking costs no waiting. Ids of most indexes were checked when it was opened."""
+        if rows.is_cuda or scores.is_cuda or not len(rows):
+            return
+        first, last = int(rows.min()), int(rows.max())
+        if first < -1 or last >= len(self._values):
+            raise DatastoreError(
+                f"the index found rows from {first:,} to {last:,} of {len(self._values):,}: it is damaged; "
+                "remove it and build it again with trime-build-index"
+            )
+        if bool((~scores.isfinite() & (rows >= 0)).any()):
+            raise DatastoreError(
+                "scores of neighbours are no numbers: the keys of the text, of the datastore or of the index "
+                "hold NaN or infinity; trime-datastore verify tells about the latter two"
+            )
+
     def search_faiss(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """What Faiss itself gives, its scores float32 [N, k] and rows int64 [N, k], for contiguous queries
         float32 [N, d] on the device of the index."""
         found: list[tuple[Tensor, Tensor]] = []
         for index in self._indexes:
             if not queries.is_cuda:
-                scores, rows = map(torch.from_numpy, index.search(queries.numpy(), self.k))
+                try:
+                    scores, rows = map(torch.from_numpy, index.search(queries.numpy(), self.k))
+                except RuntimeError as error:
+                    raise DatastoreError(
+                        f"Faiss cannot search the index ({faiss_error(error)}): verify it, or build it again"
+                    ) from error
                 found.append((scores, rows))
                 continue
             # Faiss's GPU indexes take queries that lie on their own device, and work in the order of

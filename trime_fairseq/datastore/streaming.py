@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import Lock
 from .datastore import DatastoreError, Manifest, values_path
 from .float_keys import check_finite, float_keys
 from .index.config import IndexConfig, index_path
 from .index.growing import GrowingIndex
 from .index.manifest import IndexManifest
 from .partial import PartialArray
-from .writer import refuse_other_store, store_is_complete
+from .progress import checksum_with_progress
+from .writer import lock_store, refuse_other_store, store_is_complete
 
 logger = logging.getLogger(__name__)
 
@@ -69,9 +69,7 @@ class StreamingIndex:
         self._growing: GrowingIndex | None = None
         os.makedirs(os.path.dirname(os.path.abspath(prefix)), exist_ok=True)
         # The lock of a store written by one process.
-        self._lock = Lock(f"{prefix}.shard-0-of-1.json.lock")
-        if not self._lock.acquire():
-            raise DatastoreError(f"another process writes the datastore {prefix}: wait for it, or end it")
+        self._lock = lock_store(prefix, 0, 1)
         try:
             refuse_other_store(prefix, self.manifest)
             index_manifest = IndexManifest.describe(
@@ -146,7 +144,7 @@ class StreamingIndex:
             self._values.complete()
         self._growing.finish()
         if not store_is_complete(self.prefix, self.manifest):
-            replace(self.manifest, complete=True).write(self.prefix)
+            self.manifest.completed(self.prefix, checksum_with_progress).write(self.prefix)
         self._is_done = True
         logger.info(f"TRIME: {self.prefix} and {self._growing.path} are complete: {self.end:,} rows")
 
@@ -161,16 +159,14 @@ class StreamingIndex:
     def _resume(self, growing: GrowingIndex) -> int:
         """Opens what is there; the first row that is missing."""
         path = values_path(self.prefix)
-        if not os.path.exists(path) and (
-            growing.stage == "complete" or not os.path.exists(f"{path}.partial")
-        ):
-            # Values get their name before the index. Without them it cannot be continued.
-            growing.start_over()
-        stored = store_is_complete(self.prefix, self.manifest) and os.path.exists(path)
+        stored = store_is_complete(self.prefix, self.manifest)
         if not stored:
             self.manifest.write(self.prefix)
         values = PartialArray(path, "int64", self.end, 1)
         self._values = None if values.is_complete() else values
+        if values.is_new() or (growing.stage == "complete" and self._values is not None):
+            # Values get their name before the index. Without them it cannot be continued.
+            growing.start_over()
         if growing.stage != "complete":
             growing.open()
             return growing.next_row

@@ -3,15 +3,18 @@
 import logging
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
 
-from ..files import Lock, read_json, write_json
+from ..files import Lock, remove_leftovers
 from .datastore import DatastoreError, Manifest, finite, keys_path, manifest_path, values_path
+from .note import Note
 from .partial import PartialArray
+from .progress import checksum_with_progress
 
 logger = logging.getLogger(__name__)
 
@@ -48,33 +51,40 @@ class DatastoreWriter:
         self.begin, self.end = begin, end
         self.key_dtype = manifest.key_dtype
         self._shard_id = shard_id
-        self._lock = Lock(f"{self._note(shard_id)}.lock")
-        if not self._lock.acquire():
-            raise DatastoreError(
-                f"another process writes the datastore {prefix} (shard {shard_id} of {manifest.num_shards})"
-            )
+        self._lock = lock_store(prefix, shard_id, manifest.num_shards)
+        # Keys and values.
+        self._arrays: tuple[PartialArray, ...] = ()
         try:
-            refuse_other_store(prefix, self.manifest)
-            self.is_complete = store_is_complete(prefix, self.manifest)
-            self.resume_row = end if self.is_complete else self._noted(shard_id)
-            rows, dimension = manifest.rows, manifest.dimension
-            # Keys and values.
-            self._arrays: tuple[PartialArray, ...] = ()
-            if not self.is_complete:
-                self.manifest.write(prefix)
-                self._arrays = (
-                    PartialArray(keys_path(prefix, self.key_dtype), self.key_dtype, rows, dimension),
-                    PartialArray(values_path(prefix), manifest.value_dtype, rows, 1),
-                )
-                if any(array.is_new() for array in self._arrays):
-                    self._forget_notes()
-                    self.resume_row = begin
+            # Nobody may complete the store while this process looks at it.
+            with self._locked_manifest():
+                self._open()
         except BaseException:
-            self._lock.release()
+            self.close()
             raise
         self._note_every = note_every
         self._last_note = time.monotonic()
         self._done = self.resume_row
+
+    def _open(self) -> None:
+        refuse_other_store(self.prefix, self.manifest)
+        self.is_complete = store_is_complete(self.prefix, self.manifest)
+        self.resume_row = self.end if self.is_complete else self._noted(self._shard_id)
+        if self.is_complete:
+            return
+        rows, dimension = self.manifest.rows, self.manifest.dimension
+        self.manifest.write(self.prefix)
+        self._arrays = (
+            PartialArray(keys_path(self.prefix, self.key_dtype), self.key_dtype, rows, dimension),
+            PartialArray(values_path(self.prefix), self.manifest.value_dtype, rows, 1),
+        )
+        lost = any(array.is_new() for array in self._arrays)
+        # Arrays get their names when all ranges are written. Rows of one cannot be added to another's.
+        torn = any(array.is_complete() for array in self._arrays) and self._missing_ranges()
+        if lost or torn:
+            self._forget_notes()
+            self.resume_row = self.begin
+            for array in self._arrays:
+                array.write_again()
 
     def write(self, row: int, keys: NDArray[Any], values: NDArray[Any]) -> None:
         """See :class:`trime_fairseq.datastore.background.RowSink`.
@@ -112,12 +122,8 @@ class DatastoreWriter:
         if self._done != self.end:
             raise DatastoreError(f"{self.prefix}: {self._done:,} of {self.end:,} rows were written")
         self._take_note()
-        last = Lock(f"{manifest_path(self.prefix)}.lock")
-        last.acquire(wait=True)
-        try:
+        with self._locked_manifest():
             self._complete_store()
-        finally:
-            last.release()
 
     def close(self) -> None:
         """Releases files and locks; may be called at any time."""
@@ -125,55 +131,61 @@ class DatastoreWriter:
             array.close()
         self._lock.release()
 
+    @contextmanager
+    def _locked_manifest(self) -> Iterator[None]:
+        lock = Lock(f"{manifest_path(self.prefix)}.lock")
+        lock.acquire(wait=True)
+        try:
+            yield
+        finally:
+            lock.release()
+
     def _complete_store(self) -> None:
-        shards = range(self.manifest.num_shards)
         if store_is_complete(self.prefix, self.manifest):
             return
-        missing = [s for s in shards if not self._range_is_complete(s)]
-        if missing:
+        if missing := self._missing_ranges():
             names = ", ".join(map(str, missing))
             logger.info(f"TRIME: {self.prefix} will be complete when shard {names} is done, too")
             return
         for array in self._arrays:
             array.complete()
-        replace(self.manifest, complete=True).write(self.prefix)
-        for shard in shards:
-            os.unlink(self._note(shard))
+        self.manifest.completed(self.prefix, checksum_with_progress).write(self.prefix)
+        self._forget_notes()
         logger.info(f"TRIME: the datastore {self.prefix} is complete: {self.manifest.rows:,} rows")
 
     def _note(self, shard_id: int) -> str:
-        return f"{self.prefix}.shard-{shard_id}-of-{self.manifest.num_shards}.json"
+        return note_path(self.prefix, shard_id, self.manifest.num_shards)
 
     def _take_note(self) -> None:
         for array in self._arrays:
             array.sync()
-        write_json(self._note(self._shard_id), {"begin": self.begin, "end": self.end, "done": self._done})
+        Note(self.begin, self.end, self._done).save(self._note(self._shard_id))
         self._last_note = time.monotonic()
 
     def _noted(self, shard_id: int) -> int:
         """The first row that is missing."""
-        if not os.path.exists(self._note(shard_id)):
+        note = Note.read(self._note(shard_id))
+        if note is None:
             return self.begin
-        note = read_json(self._note(shard_id))
-        if (note["begin"], note["end"]) != (self.begin, self.end):
+        if (note.begin, note.end) != (self.begin, self.end):
             raise DatastoreError(
-                f"{self._note(shard_id)} is of rows {note['begin']:,} to {note['end']:,}, this run would "
+                f"{self._note(shard_id)} is of rows {note.begin:,} to {note.end:,}, this run would "
                 f"write {self.begin:,} to {self.end:,}: continue with the same `begin` and `end`, "
                 f"or remove {self.prefix}* to start anew"
             )
-        return int(note["done"])
+        return note.done
 
     def _forget_notes(self) -> None:
-        """Removes the notes of all processes, whose arrays were removed."""
+        """Removes the notes of all processes."""
         for shard in range(self.manifest.num_shards):
             with suppress(FileNotFoundError):
                 os.unlink(self._note(shard))
+            remove_leftovers(self._note(shard))
 
-    def _range_is_complete(self, shard_id: int) -> bool:
-        if not os.path.exists(self._note(shard_id)):
-            return False
-        note = read_json(self._note(shard_id))
-        return bool(note["done"] == note["end"])
+    def _missing_ranges(self) -> list[int]:
+        """The processes that have not written all of their rows."""
+        notes = [Note.read(self._note(shard)) for shard in range(self.manifest.num_shards)]
+        return [shard for shard, note in enumerate(notes) if note is None or note.done < note.end]
 
     def _overflow_hint(self) -> str:
         if self.key_dtype == "float16":
@@ -181,10 +193,35 @@ class DatastoreWriter:
         return "the model computes no numbers there"
 
 
+def note_path(prefix: str, shard_id: int, num_shards: int) -> str:
+    """The note of a process that writes one of ``num_shards`` ranges of a store."""
+    return f"{prefix}.shard-{shard_id}-of-{num_shards}.json"
+
+
+def lock_store(prefix: str, shard_id: int, num_shards: int) -> Lock:
+    """The lock of a range of a store, held.
+
+    Raises:
+        DatastoreError: if another process has it.
+    """
+    lock = Lock(f"{note_path(prefix, shard_id, num_shards)}.lock")
+    if not lock.acquire():
+        raise DatastoreError(
+            f"another process writes the datastore {prefix} (shard {shard_id} of {num_shards}): wait "
+            "for it, or end it"
+        )
+    return lock
+
+
 def store_is_complete(prefix: str, manifest: Manifest) -> bool:
-    """Whether the store described by ``manifest`` is there."""
+    """Whether the store that ``manifest`` describes is there, in files of the right sizes."""
     there = Manifest.read(prefix)
-    return there is not None and there.complete and not there.conflicts(manifest, "num_shards")
+    if there is None or not there.complete or there.conflicts(manifest, "num_shards"):
+        return False
+    damage = there.damage(prefix)
+    if damage:
+        logger.warning(f"TRIME: the datastore {prefix} is damaged and will be written again: {damage}")
+    return not damage
 
 
 def refuse_other_store(prefix: str, manifest: Manifest) -> None:

@@ -3,7 +3,16 @@
 import logging
 from dataclasses import dataclass
 
-from ..datastore import Datastore, DatastoreError, Retriever, gpus_for_index, open_datastore, open_index
+from ..datastore import (
+    Datastore,
+    DatastoreError,
+    Retriever,
+    check_keys,
+    check_values,
+    gpus_for_index,
+    open_datastore,
+    open_index,
+)
 from ..files import file_hash
 from .config import EvaluationConfig
 from .datastore_config import flags_named
@@ -17,12 +26,14 @@ External = tuple[Retriever, Datastore, str]
 
 @dataclass(frozen=True)
 class KeySource:
-    """The model whose keys are searched: dimension and type of its keys, its dictionary, its file."""
+    """The model whose keys are searched: dimension and type of its keys, its dictionary, its file, and the
+    number of symbols in the dictionary."""
 
     dimension: int
     key_type: str
     dictionary_hash: str
     checkpoint: str | None
+    vocabulary: int | None = None
 
 
 def open_external(config: EvaluationConfig, model: KeySource, use_gpu: bool) -> External:
@@ -51,10 +62,14 @@ def _open(config: EvaluationConfig, prefix: str, indexfile: str, model: KeySourc
         rows=config.dstore_size,
         fp16=config.dstore_fp16,
         need_keys=config.check_recall > 0 or (recomputes and not config.no_load_keys),
+        likely_dimension=model.dimension,
     )
     _check_store(store, model)
+    check_values(store, model.vocabulary)
     index = open_index(indexfile, metric=config.faiss_metric_type)
     index.check(store, model.dimension)
+    if not config.no_load_keys:
+        check_keys(index, store)
     devices = gpus_for_index() if use_gpu and not config.use_faiss_cpu else ()
     if use_gpu and not devices and not config.use_faiss_cpu:
         logger.warning("TRIME: this Faiss knows no GPU; searching on the CPU (--use-faiss-cpu says so)")

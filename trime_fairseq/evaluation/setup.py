@@ -182,7 +182,8 @@ class EvaluationSetup:
     def _open_external(self, tokens: int, at_end: list[Ending]) -> tuple[Retriever, RecallSample | None]:
         config = self.config
         use_gpu = torch.cuda.is_available() and not config.cpu
-        model = KeySource(self.key_dimension, config.knn_keytype, self._dictionary_hash(), config.path)
+        words = self._dictionary_hash(), config.path, len(self.dictionary)
+        model = KeySource(self.key_dimension, config.knn_keytype, *words)
         retriever, store, metric = open_external(config, model, use_gpu)
         if not config.check_recall:
             return retriever, None

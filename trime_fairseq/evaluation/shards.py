@@ -9,6 +9,7 @@ from typing import Any
 from ..files import read_json, write_json
 from .rescue import write_or_rescue
 from .result import EvaluationResult, Shard
+from .units import TextUnits
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ def read_shard(path: str) -> dict[str, Any]:
     stages = content.get("stage_seconds", {})
     if not isinstance(stages, dict) or not all(map(_is_number, stages.values())):
         raise ValueError(f"{path}: stage_seconds must be numbers by name: {fix}")
+    if content.get("text_units") is not None and not TextUnits.is_one(content["text_units"]):
+        raise ValueError(f"{path}: text_units must be counts of words and bytes: {fix}")
     if content.get("recall_queries") and not all(
         _is_number(content.get(name)) for name in ("recall_at_1", "recall_at_k")
     ):

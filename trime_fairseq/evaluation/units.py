@@ -89,6 +89,14 @@ class TextUnits:
         )
 
     @classmethod
+    def is_one(cls, content: Any) -> bool:
+        """Whether a value of JSON is what :func:`dataclasses.asdict` makes of these counts."""
+        if not isinstance(content, dict) or set(content) != {entry.name for entry in fields(cls)}:
+            return False
+        scheme, *counts = (content[entry.name] for entry in fields(cls))
+        return isinstance(scheme, str) and all(type(n) is int and 0 <= n < 2**63 for n in counts)
+
+    @classmethod
     def merge(cls, parts: Sequence[Mapping[str, Any]]) -> "TextUnits":
         """Of the parts of a text, each as :func:`dataclasses.asdict` gives it."""
         scheme, *counts = (entry.name for entry in fields(cls))

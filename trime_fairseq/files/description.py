@@ -38,10 +38,12 @@ class Description:
 
     Attributes:
         error: what is raised for a file that cannot be used.
+        has_version: whether a file without ``format_version`` is refused.
         format_version: of the file; later ones than :data:`FORMAT_VERSION` are refused.
     """
 
     error: ClassVar[type[ValueError]] = ValueError
+    has_version: ClassVar[bool] = True
 
     format_version: Positive = field(default=FORMAT_VERSION, kw_only=True)
 
@@ -61,8 +63,8 @@ class Description:
         try:
             content = read_json(path, _LARGEST_DESCRIPTION)
         except ValueError as problem:
-            raise cls.error(str(problem)) from problem
-        if not isinstance(content, dict) or "format_version" not in content:
+            raise cls.error(f"{problem} (it {otherwise})") from problem
+        if not isinstance(content, dict) or (cls.has_version and "format_version" not in content):
             raise cls.error(f"{path} {otherwise}")
         kinds = typing.get_type_hints(cls, include_extras=True)
         values = {}
@@ -72,7 +74,7 @@ class Description:
                 if wanted:
                     raise cls.error(f"{path}: {entry.name} must be {wanted}, not {content[entry.name]!r:.50}")
                 values[entry.name] = content[entry.name]
-        if values["format_version"] > FORMAT_VERSION:
+        if values.get("format_version", FORMAT_VERSION) > FORMAT_VERSION:
             raise cls.error(
                 f"{path} has format {values['format_version']}, this version reads up to {FORMAT_VERSION}: "
                 "update trime_fairseq"

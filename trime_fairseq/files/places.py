@@ -29,7 +29,7 @@ def written_place(path: str, follow_links: bool = True) -> str:
     """
     place = os.fspath(path)
     if os.path.basename(place) in ("", ".", ".."):
-        raise ValueError(f"{path!r} names a folder, not a file: add the name of a file")
+        raise ValueError(f"{path}: cannot be written there, it names a folder: add the name of a file")
     links = 0
     while follow_links and os.path.islink(place):
         folder = os.path.realpath(os.path.dirname(place))

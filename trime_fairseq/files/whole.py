@@ -29,6 +29,7 @@ def check_writable(name: str, path: str) -> None:
     try:
         place = written_place(path)
         os.makedirs(os.path.dirname(place) or ".", exist_ok=True)
+        remove_leftovers(place)
         file, temporary = new_temporary(place)
         try:
             os.write(file, bytes(_LITTLE))
@@ -60,7 +61,9 @@ def whole_file(path: str, mode: str = "w", *, follow_links: bool = True) -> Iter
     remove_leftovers(place)
     number, temporary = new_temporary(place)
     try:
-        with open(number, mode, encoding=None if "b" in mode else "utf-8") as file:
+        encoding = None if "b" in mode else "utf-8"
+        # Opened by its name, which ``file.name`` tells then, but it is the file that is locked.
+        with open(temporary, mode, encoding=encoding, opener=lambda *_: number) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -1,12 +1,18 @@
 """What an index is made of."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
-from ..datastore import DatastoreError
+from ..datastore import METRICS, DatastoreError
 from .faiss_library import faiss_error, import_faiss
 
-METRICS = ("l2", "ip", "cos")
+# More lists would take 200 MB before a key is there; the largest published indexes have a quarter of them.
+MOST_LISTS = 2**22
+# What the other numbers of a factory string may be at most.
+_MOST = 2**16
+_MOST_NEIGHBORS, _MOST_BITS, _MOST_IMI_BITS = 512, 16, 11
+_LARGEST_NUMBER = 2**62
 
 
 def index_path(name: str, metric: str) -> str:
@@ -39,8 +45,9 @@ class IndexConfig:
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise DatastoreError(f"`metric` {self.metric}: must be one of {', '.join(METRICS)}")
-        if self.dimension < 1 or self.training_keys < 1:
-            raise DatastoreError("`dimension` and `training_keys` must be at least 1")
+        for name, least in (("dimension", 1), ("training_keys", 1), ("seed", 0)):
+            check_number(name, getattr(self, name), least)
+        _check_factory(self.factory)
         self.new_index()
 
     @classmethod
@@ -61,8 +68,7 @@ class IndexConfig:
             DatastoreError: if ``code_size`` does not divide ``dimension``, or Faiss cannot make the index.
         """
         if factory is None:
-            if ncentroids < 1:
-                raise DatastoreError(f"`ncentroids` {ncentroids}: must be at least 1")
+            check_number("ncentroids", ncentroids, 1, MOST_LISTS)
             if code_size < 1 or dimension % code_size:
                 raise DatastoreError(
                     f"`code_size` {code_size} does not divide the dimension of the keys, {dimension}: "
@@ -77,7 +83,7 @@ class IndexConfig:
         metric = faiss.METRIC_L2 if self.metric == "l2" else faiss.METRIC_INNER_PRODUCT
         try:
             index = faiss.index_factory(self.dimension, self.factory, metric)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             raise DatastoreError(
                 f"`factory` {self.factory}: Faiss cannot make it for keys of dimension {self.dimension} "
                 f"({faiss_error(error)})"
@@ -100,6 +106,28 @@ class IndexConfig:
                 f"`training_keys` {self.training_keys:,} is less than the {lists:,} lists of the index "
                 "(`ncentroids`)"
             )
+
+
+def check_number(name: str, value: int, least: int, most: int = _LARGEST_NUMBER) -> None:
+    """Raises DatastoreError, naming the argument, for a number out of bounds."""
+    if value < least:
+        raise DatastoreError(f"`{name}` {value:,}: must be at least {least}")
+    if value > most:
+        raise DatastoreError(f"`{name}` {value:,}: must be at most {most:,}")
+
+
+def _check_factory(factory: str) -> None:
+    """Refuses numbers for which Faiss would take all memory, or end the process, when it makes the index."""
+    for name, digits in re.findall(r"([A-Za-z]*)(\d+)", factory):
+        number, most = int(digits[:20]), _MOST
+        if name == "IVF":
+            most = MOST_LISTS
+        elif name.endswith(("HNSW", "NSG")):
+            most = _MOST_NEIGHBORS
+        elif name == "x":
+            most = _MOST_IMI_BITS if "IMI" in factory else _MOST_BITS
+        if not 1 <= number <= most:
+            raise DatastoreError(f"`factory` {factory}: {name}{number:,} must be from 1 to {most:,}")
 
 
 def _without_polysemous_codes(index: Any) -> None:

@@ -1,6 +1,9 @@
 """Faiss, an optional dependency that is imported when it is first needed."""
 
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from ..datastore import DatastoreError
@@ -28,3 +31,25 @@ def import_faiss() -> ModuleType:
 def faiss_error(error: Exception) -> str:
     """The part of an error of Faiss that is not about its source code."""
     return str(error).rsplit("Error: ", 1)[-1].rsplit(": ", 1)[-1].strip()
+
+
+@contextmanager
+def bounded_memory(size: int) -> Iterator[None]:
+    """Inside, this process gets no more than ``size`` bytes of memory: MemoryError.
+
+    Faiss takes the sizes that stand in a file at their word. Without this a damaged one would fill the
+    machine. It does nothing where Linux's /proc is missing.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            there = int(file.read().split()[0]) * resource.getpagesize()
+    except (OSError, ValueError):
+        yield
+        return
+    limits = [limit for limit in (there + size, soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -5,9 +5,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..datastore import Datastore, DatastoreError
-from .faiss_library import faiss_error, import_faiss
+from ...files import new_temporary
+from ..datastore import Datastore, DatastoreError, values_path
+from ..progress import checksum_with_progress
+from .checks import check_index
+from .faiss_library import bounded_memory, faiss_error, import_faiss
 from .manifest import IndexManifest
+
+# What Faiss may take to read an index beside a multiple of its size: tables of 2 GiB, and a little.
+_READING = 3 * 2**30
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,13 @@ class Index:
                 f"{store.rows:,}: they do not belong together, or the index is not complete; build it again "
                 "with trime-build-index"
             )
-        if self.manifest is not None and self.manifest.datastore != store.fingerprint():
+        if self.manifest is None:
+            return
+        values = store.manifest.values_checksum if store.manifest is not None else None
+        if self.manifest.values_checksum is not None:
+            values = values or checksum_with_progress(values_path(store.prefix))
+        same = self.manifest.values_checksum in (None, values)
+        if self.manifest.datastore != store.fingerprint() or not same:
             raise DatastoreError(
                 f"the index {self.path} was built from another datastore than {store.prefix}: build it "
                 "again with trime-build-index"
@@ -78,7 +90,8 @@ def open_index(path: str, *, metric: str | None = None) -> Index:
             index itself does not tell ``cos`` from ``ip``: this argument does, or the file's ending.
 
     Raises:
-        DatastoreError: for a file that is missing, cut off, incomplete or no index, and for another metric.
+        DatastoreError: for a file that is missing, cut off, changed, incomplete or no index, and for another
+            metric.
     """
     manifest = IndexManifest.read(path)
     exists = os.path.exists(path)
@@ -86,14 +99,26 @@ def open_index(path: str, *, metric: str | None = None) -> Index:
         raise _incomplete(path, "")
     if manifest is not None and not (manifest.complete and right_size(manifest, path)):
         raise _incomplete(path, f" ({os.path.getsize(path):,} bytes, {manifest.bytes or 0:,} when it is)")
+    if manifest is not None and manifest.checksum not in (None, checksum_with_progress(path)):
+        raise DatastoreError(
+            f"the index {path} is damaged: its checksum is not the one of {path}.json; remove it and run "
+            "trime-build-index again"
+        )
     index = read_faiss(path, "missing, cut off, or no Faiss index; build it with trime-build-index")
     if manifest is not None and index.ntotal != manifest.rows:
         raise _incomplete(path, f" ({index.ntotal:,} of {manifest.rows:,} keys)")
     found = _metric(index, path, metric)
     if manifest is not None:
+        if (manifest.metric == "l2") != (found == "l2") or manifest.dimension != index.d:
+            raise DatastoreError(
+                f"{path} is not the index that {path}.json describes ({found} / {manifest.metric}, dimension "
+                f"{index.d} / {manifest.dimension}): remove it and build it again with trime-build-index"
+            )
         found = manifest.metric
     if metric not in (None, found):
         raise DatastoreError(f"`metric` {metric}: the index {path} was built for {found}; pass that")
+    first = manifest.starting_point if manifest is not None else 0
+    check_index(index, path, first, first + int(index.ntotal))
     return Index(path, index, manifest, found)
 
 
@@ -115,7 +140,7 @@ def _metric(index: Any, path: str, asked: str | None) -> str:
 
 def right_size(manifest: IndexManifest, path: str) -> bool:
     """Whether the file is as large as its manifest says, if it says so."""
-    return manifest.bytes in (None, os.path.getsize(path))
+    return os.path.isfile(path) and manifest.bytes in (None, os.path.getsize(path))
 
 
 def read_faiss(path: str, otherwise: str) -> Any:
@@ -125,25 +150,29 @@ def read_faiss(path: str, otherwise: str) -> Any:
         DatastoreError: if there is none.
     """
     try:
-        return import_faiss().read_index(path)
-    except (RuntimeError, MemoryError) as error:
+        with bounded_memory(4 * os.path.getsize(path) + _READING):
+            return import_faiss().read_index(path)
+    except (RuntimeError, MemoryError, OSError) as error:
         reason = "".join(str(error).strip().splitlines()[-1:])
         raise DatastoreError(f"the index {path} cannot be read ({reason}): {otherwise}") from error
 
 
-def write_faiss(index: Any, path: str) -> None:
-    """Writes an index to the disk.
+def write_faiss(index: Any, path: str) -> str:
+    """Writes an index to the disk, to a temporary file beside ``path``; the name of that file.
 
     Raises:
-        DatastoreError: if it is full.
+        DatastoreError: if the disk is full.
     """
+    file, name = new_temporary(path)
     try:
-        import_faiss().write_index(index, path)
-        with open(path, "rb+") as file:
-            os.fsync(file.fileno())
+        import_faiss().write_index(index, name)
+        os.fsync(file)
     except (RuntimeError, OSError) as error:
-        remove(path)
+        remove(name)
         raise DatastoreError(f"cannot write {path} ({faiss_error(error)}): is the disk full?") from error
+    finally:
+        os.close(file)
+    return name
 
 
 def publish(file: str, path: str, manifest: IndexManifest) -> None:
@@ -151,8 +180,13 @@ def publish(file: str, path: str, manifest: IndexManifest) -> None:
     nothing that counts."""
     # Another index of the same size would agree with the new manifest.
     remove(path)
-    replace(manifest, bytes=os.path.getsize(file)).write(path)
+    verified(manifest, file).write(path)
     os.replace(file, path)
+
+
+def verified(manifest: IndexManifest, file: str) -> IndexManifest:
+    """With size and checksum of an index file, which must be whole."""
+    return replace(manifest, bytes=os.path.getsize(file), checksum=checksum_with_progress(file))
 
 
 def remove(path: str) -> None:

@@ -15,7 +15,6 @@ it agrees with its manifest. So what the last run left is one of four stages:
     complete    NAME.METRIC     nothing
 """
 
-import glob
 import logging
 import os
 import time
@@ -26,14 +25,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ...files import Lock, check_writable
+from ...files import Differences, Lock, check_writable, remove_leftovers
 from ..datastore import DatastoreError
+from ..float_keys import check_memory
+from ..progress import checksum_with_progress
 from .adding import Adder, adder, check_kind, train
+from .config import check_number
 from .faiss_library import import_faiss
 from .files import open_index, publish, read_faiss, remove, right_size, write_faiss
 from .manifest import FINISHED, PARTIAL, TRAINED, IndexManifest, index_manifest_path
 
 logger = logging.getLogger(__name__)
+
+# Faiss counts the lists to visit in 64 bits, but notes them in 32 in places.
+_MOST_PROBES = 2**31 - 1
 
 Stage = Literal["none", "trained", "partial", "complete"]
 
@@ -83,12 +88,13 @@ class GrowingIndex:
         self._save_seconds = 0.0
         self._last_save = time.monotonic()
         self._is_saved = False
+        self._saved_checksum: str | None = None
         self._before_save = before_save
         self._adder: Adder | None = None
-        if manifest.chunk < 1:
-            raise DatastoreError("`chunk` must be at least 1")
-        if probe < 1:
-            raise DatastoreError("`probe` must be at least 1")
+        check_number("chunk", manifest.chunk, 1)
+        check_number("probe", probe, 1, _MOST_PROBES)
+        for name, keys in (("chunk", manifest.chunk), ("training_keys", manifest.training_keys)):
+            check_memory(name, keys, min(keys, manifest.rows), manifest.dimension)
         check_kind(new_index, manifest.starting_point, use_gpu)
         try:
             check_writable("`name`", path)
@@ -114,14 +120,18 @@ class GrowingIndex:
 
     def open(self) -> None:
         """Takes up the ``partial`` or ``trained`` index; removes a half-built one that does not count."""
+        self._remove_temporary()
         if self.stage == "partial":
-            self._take_up(self._partial)
-            logger.info(f"TRIME: continuing {self._partial} from row {self.next_row:,}")
-            return
+            if self._take_up(self._partial):
+                logger.info(f"TRIME: continuing {self._partial} from row {self.next_row:,}")
+                return
+            self.stage = "trained" if self.is_trained() else "none"
         self._remove_partial()
         if self.stage == "trained":
-            logger.info(f"TRIME: using the trained index {self._trained}")
-            self._take_up(self._trained)
+            if self._take_up(self._trained):
+                logger.info(f"TRIME: using the trained index {self._trained}")
+            else:
+                self.stage = "none"
 
     def train(self, keys: NDArray[np.float32]) -> None:
         """Trains a new index with keys [n, d] and keeps it for the next time.
@@ -134,8 +144,7 @@ class GrowingIndex:
         self._index = self._new_index()
         train(self._index, keys, self._use_gpu)
         self.manifest = replace(self.manifest, training_seconds=time.monotonic() - begin)
-        write_faiss(self._index, f"{self._trained}.tmp")
-        publish(f"{self._trained}.tmp", self._trained, self.manifest)
+        publish(write_faiss(self._index, self._trained), self._trained, self.manifest)
         self.stage = "trained"
         self._set_probe()
 
@@ -162,9 +171,7 @@ class GrowingIndex:
             publish(self._partial, self.path, replace(self.manifest, complete=True))
             self.stage = "complete"
         self._remove_partial()
-        # Of runs that were killed while they wrote.
-        for file in glob.glob(f"{glob.escape(self.path)}.*tmp"):
-            remove(file)
+        self._remove_temporary()
 
     def start_over(self) -> None:
         """Before :meth:`open`: back to ``trained`` or ``none``, what was added does not count any more.
@@ -193,7 +200,10 @@ class GrowingIndex:
             return False
         if there is None:
             logger.info(f"TRIME: {path} has no manifest, {otherwise}")
-        elif differing := there.differences(self.manifest, fields):
+        elif differing := Differences(
+            there.differences(self.manifest, fields)
+            | there.differences(self.manifest, ("values_checksum",), unknown_differs=False)
+        ):
             logger.info(f"TRIME: {path} is of another index, {otherwise}: {differing} (there / now)")
         elif right_size(there, path) and (path != self.path or _is_complete(there, path)):
             return True
@@ -201,15 +211,28 @@ class GrowingIndex:
             logger.info(f"TRIME: {path} is not the one of its manifest, {otherwise}: was it cut off?")
         return False
 
-    def _take_up(self, path: str) -> None:
+    def _take_up(self, path: str) -> bool:
+        """Reads an index that agrees with its manifest; False, and a line says why, if it is damaged."""
         there = IndexManifest.read(path)
         assert there is not None
+        try:
+            checksum = checksum_with_progress(path)
+            if there.checksum is not None and checksum not in (there.checksum, there.replaced_checksum):
+                raise DatastoreError("its checksum is another")
+            index = read_faiss(path, "it is no index")
+            if index.ntotal > there.rows or (index.ntotal < there.rows and index.ntotal % there.chunk):
+                raise DatastoreError(f"it has {index.ntotal:,} of {there.rows:,} keys")
+        except DatastoreError as error:
+            logger.warning(f"TRIME: {path} is damaged and does not count ({error})")
+            return False
         self.manifest = replace(
             self.manifest, training_seconds=there.training_seconds, adding_seconds=there.adding_seconds
         )
-        self._index = read_faiss(path, f"remove {path}")
+        self._index = index
+        self._saved_checksum = checksum if path == self._partial else None
         # Another ``probe`` is another file.
         self._is_saved = not self._set_probe() and path == self._partial
+        return True
 
     def _take_up_for_probe(self) -> bool:
         """Whether the complete index has another ``probe`` than the one wanted."""
@@ -218,18 +241,22 @@ class GrowingIndex:
         if there.probe in (None, self._probe):
             return False
         # With the ``chunk`` of this run, or one that is killed while the index gets its name could not go on.
-        self.manifest = replace(there, complete=False, bytes=None, chunk=self.manifest.chunk)
-        self._take_up(self.path)
+        self.manifest = replace(there, complete=False, bytes=None, checksum=None, chunk=self.manifest.chunk)
+        if not self._take_up(self.path):
+            raise DatastoreError(f"the index {self.path} is damaged: remove it and run the command again")
         return True
 
     def _save(self) -> None:
         begin = time.monotonic()
         if self._before_save is not None:
             self._before_save()
-        # It tells no size: it holds for all partial indexes of this run.
-        self.manifest.write(self._partial)
-        write_faiss(self._index, f"{self._partial}.tmp")
-        os.replace(f"{self._partial}.tmp", self._partial)
+        file = write_faiss(self._index, self._partial)
+        checksum = checksum_with_progress(file)
+        # It tells no size: it holds for the partial index before and for this one.
+        described = replace(self.manifest, checksum=checksum, replaced_checksum=self._saved_checksum)
+        described.write(self._partial)
+        os.replace(file, self._partial)
+        self._saved_checksum = checksum
         self.stage = "partial"
         self._is_saved = True
         self._last_save = time.monotonic()
@@ -238,6 +265,14 @@ class GrowingIndex:
     def _remove_partial(self) -> None:
         remove(self._partial)
         remove(index_manifest_path(self._partial))
+
+    def _remove_temporary(self) -> None:
+        """Removes what runs have left that were killed while they wrote, those of version 0.1.0 included."""
+        for path in (self.path, self._trained, self._partial):
+            remove_leftovers(path)
+            remove_leftovers(index_manifest_path(path))
+            if os.path.lexists(f"{path}.tmp"):
+                remove(f"{path}.tmp")
 
     def _set_probe(self) -> bool:
         """Sets ``probe`` in the index that is now open; True if it had another one."""

@@ -2,10 +2,10 @@
 
 import os
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from ...files import Description, NotNegative, Positive
-from ..datastore import DatastoreError, Manifest
+from ..datastore import METRICS, DatastoreError, Manifest
 from .config import IndexConfig
 from .faiss_library import import_faiss
 
@@ -38,12 +38,17 @@ class IndexManifest(Description):
         key_type, dictionary_hash, checkpoint_hash, data_hash: of the datastore's manifest; None without one.
         training_seconds, adding_seconds: time it took.
         complete: whether all rows are in the index.
-        bytes: size of the index file; None while the index grows, and in manifests of version 0.1.0.
+        bytes: size of the index file; None in manifests of version 0.1.0.
+        checksum: of the index file, see :func:`trime_fairseq.files.file_checksum`; None in manifests of
+            earlier versions.
+        replaced_checksum: of the half-built index before this one, which may be there still after a kill.
+        values_checksum: of the datastore's values; None where the index is built before they are complete,
+            and in manifests of earlier versions.
     """
 
     error: ClassVar[type[ValueError]] = DatastoreError
 
-    metric: str
+    metric: Annotated[str, METRICS]
     dimension: Positive
     factory: str
     seed: int
@@ -64,6 +69,9 @@ class IndexManifest(Description):
     adding_seconds: float = 0.0
     complete: bool = False
     bytes: NotNegative | None = None
+    checksum: str | None = None
+    replaced_checksum: str | None = None
+    values_checksum: str | None = None
 
     @classmethod
     def describe(
@@ -76,6 +84,7 @@ class IndexManifest(Description):
         training: str,
         chunk: int,
         starting_point: int = 0,
+        values_checksum: str | None = None,
     ) -> "IndexManifest":
         """The manifest of an index to build; ``store`` is the manifest of the datastore."""
         names = ("key_type", "dictionary_hash", "checkpoint_hash", "data_hash")
@@ -89,6 +98,7 @@ class IndexManifest(Description):
             datastore_rows=datastore_rows,
             training=training,
             chunk=chunk,
+            values_checksum=values_checksum,
             faiss_version=import_faiss().__version__,
         )
 

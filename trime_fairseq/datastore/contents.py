@@ -1,0 +1,83 @@
+"""What the arrays of a datastore hold: tokens of a dictionary, numbers, the keys of an index."""
+
+import numpy as np
+
+from .datastore import Datastore, DatastoreError, keys_path, values_path
+from .float_keys import check_finite
+from .index.checks import decoded_keys
+from .index.faiss_library import import_faiss
+from .index.files import Index
+from .progress import checksum_with_progress
+
+# Of keys that are compared with an index. By chance half of them are nearer to their own row than to another,
+# give or take 2 of 100; even a code of 8 bits brings it above 70.
+_SAMPLE, _LEAST_SHARE = 1000, 0.6
+# A coarse code shortens keys, to half of their length at most in practice.
+_MOST_LENGTH = 4.0
+
+
+def check_values(store: Datastore, vocabulary: int | None = None, *, checksum: bool = True) -> None:
+    """Checks the tokens of a store, in one pass, or two.
+
+    Args:
+        vocabulary: number of symbols of the dictionary, if it is known.
+        checksum: whether to compare them with the checksum in the manifest.
+
+    Raises:
+        DatastoreError: for values that no dictionary or not this one has, and for another checksum.
+    """
+    path = values_path(store.prefix)
+    noted = store.manifest.values_checksum if store.manifest is not None else None
+    if checksum and noted not in (None, checksum_with_progress(path)):
+        raise DatastoreError(
+            f"{path} is not what was written: its checksum is not the one of {store.prefix}.json; it is "
+            "damaged or another datastore's: remove it and write the datastore again"
+        )
+    least, largest = int(store.values.min()), int(store.values.max())
+    if least < 0:
+        raise DatastoreError(
+            f"{path} holds {least:,}, which is no token of a dictionary: it is damaged, or of another type "
+            f"than {store.values.dtype} (int16 holds 32,768 words); write the datastore again"
+        )
+    if vocabulary is not None and largest >= vocabulary:
+        raise DatastoreError(
+            f"{path} holds the token {largest:,}, but the dictionary (DATA/dict.txt) has {vocabulary:,} "
+            "symbols: it is of another dictionary, of another type, or damaged; write the datastore again"
+        )
+
+
+def check_keys(index: Index, store: Datastore) -> None:
+    """Whether the keys of a store are those of an index, by a sample of them.
+
+    Raises:
+        DatastoreError: if they are not, or are no numbers.
+    """
+    sample = decoded_keys(index.faiss, _SAMPLE)
+    if sample is None or store.keys is None:
+        return
+    rows, decoded = sample
+    path = keys_path(store.prefix, str(store.keys.dtype))
+    check_finite(store.keys[rows], rows)
+    keys = np.array(store.keys[rows], dtype=np.float32)
+    if index.metric == "cos":
+        import_faiss().normalize_L2(keys)
+    if not np.isfinite(decoded).all():
+        raise DatastoreError(
+            f"the index {index.path} holds NaN or infinity: remove it and build it again with "
+            "trime-build-index"
+        )
+    with np.errstate(over="ignore"):
+        own = np.square(decoded - keys).sum(axis=1)
+        others = np.square(decoded - np.roll(keys, len(keys) // 2, axis=0)).sum(axis=1)
+        length = np.sqrt(np.square(decoded).sum() / max(np.square(keys).sum(), 1e-30))
+    if keys.any() and not 1 / _MOST_LENGTH < length < _MOST_LENGTH:
+        raise DatastoreError(
+            f"the keys of {path} and those of the index {index.path} differ in length (1 to {length:.3g}): "
+            "one was normalised for cos, or is another model's; build the index again with trime-build-index"
+        )
+    if np.mean(own <= others) < _LEAST_SHARE:
+        raise DatastoreError(
+            f"the keys of {path} are not those of the index "
+            f"{index.path}: one of them is another model's or another text's; build the index again with "
+            "trime-build-index"
+        )
