@@ -127,6 +127,8 @@ TABLE = [
 ]
 
 
+# fairseq computes what precedes a sample of one token, which nobody uses.
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 @pytest.mark.parametrize(("text", "flags"), TABLE, ids=str)
 def test_loss_of_the_stock_task(evaluate, text, flags):
     stock, _ = evaluate("language_modeling", text, **{"batch_size": 1, **flags})
