@@ -286,6 +286,7 @@ def test_flags_that_are_given_count(tmp_path, monkeypatch):
         command(monkeypatch, tmp_path, "validate", PUBLISHED, "--use-local")
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_a_published_checkpoint(tmp_path, monkeypatch):
     """Whose criterion's settings hold None."""
     torch.save(

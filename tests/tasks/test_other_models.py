@@ -28,7 +28,9 @@ def train(monkeypatch, data, folder, *flags):
     return str(folder / "checkpoint_last.pt")
 
 
-@pytest.mark.parametrize("model", [FCONV, LSTM], ids=["fconv_lm", "lstm_lm"])
+@pytest.mark.parametrize(
+    "model", [pytest.param(FCONV, id="fconv_lm"), pytest.param(LSTM, id="lstm_lm", marks=pytest.mark.slow)]
+)
 def test_with_keys_from_the_output_and_without_memories(tmp_path, monkeypatch, small, model):
     name = model[1]
     with pytest.raises(
