@@ -19,7 +19,8 @@ def test_damaged_files(tmp_path, name):
     whole = tmp_path / "whole"
     whole.mkdir()
     subject.make(whole)
-    subject.read(whole)  # what is imported and compiled when first used, the forked processes have then
+    shutil.copytree(whole, tmp_path / "first", symlinks=True)
+    subject.read(tmp_path / "first")  # what is imported when first used, the forked processes have then
     right = _read(subject, whole, tmp_path / "right")
     assert right.value is not None, right
     files = sorted({path.relative_to(whole) for pattern in subject.files for path in whole.glob(pattern)})

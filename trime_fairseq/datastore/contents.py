@@ -57,7 +57,7 @@ def check_keys(index: Index, store: Datastore) -> None:
         return
     rows, decoded = sample
     path = keys_path(store.prefix, str(store.keys.dtype))
-    check_finite(store.keys[rows], rows)
+    check_finite(store.keys[rows], rows, path)
     keys = np.array(store.keys[rows], dtype=np.float32)
     if index.metric == "cos":
         import_faiss().normalize_L2(keys)

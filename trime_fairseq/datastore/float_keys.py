@@ -32,11 +32,12 @@ def float_keys(
     """
     count = len(keys) if rows is None else len(rows)
     result = np.empty((count, keys.shape[1]), dtype=np.float32)
+    file = getattr(keys, "filename", None)  # of mapped keys
     for begin in range(0, count, BLOCK_ROWS):
         end = min(begin + BLOCK_ROWS, count)
         block = keys[begin:end] if rows is None else keys[rows[begin:end]]
         numbers = np.arange(begin, end) if rows is None else rows[begin:end]
-        check_finite(block, first_row + numbers)
+        check_finite(block, first_row + numbers, file)
         result[begin:end] = block
     if metric == "cos":
         import_faiss().normalize_L2(result)
@@ -54,13 +55,14 @@ def check_memory(name: str, value: int, rows: int, dimension: int) -> None:
         )
 
 
-def check_finite(keys: NDArray[Any], numbers: NDArray[np.int64]) -> None:
-    """Raises DatastoreError if keys [n, d] hold NaN or infinity; names rows, ``numbers`` [n]."""
+def check_finite(keys: NDArray[Any], numbers: NDArray[np.int64], file: Any = None) -> None:
+    """Raises DatastoreError if keys [n, d] hold NaN or infinity; names the file and rows, ``numbers`` [n]."""
     if finite(keys):
         return
     bad = numbers[~np.isfinite(keys).all(axis=1)]
     names = ", ".join(str(row) for row in bad[:5].tolist()) + (", ..." if len(bad) > 5 else "")
+    where = "" if file is None else f"{file}: "
     raise DatastoreError(
-        f"keys of {len(bad):,} rows hold NaN or infinity (rows {names}): write the datastore again, in "
+        f"{where}keys of {len(bad):,} rows hold NaN or infinity (rows {names}): write the datastore again, in "
         "float32 if they were too large for float16 (`key_dtype`)"
     )
