@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.mutations import mutated
+from tests.fuzzing.mutations import damage
 from trime_fairseq.bm25 import (
     SearchResults,
     index_segments,
@@ -64,7 +64,7 @@ def test_random_damages(made):
     for number in range(MUTATIONS):
         path = draw.choice(files)
         whole = path.read_bytes()
-        path.write_bytes(mutated(whole, draw))
+        path.write_bytes(damage(path.name, whole, draw)[1])
         error, there = None, None
         try:
             arrays, there = use()

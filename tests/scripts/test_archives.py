@@ -10,7 +10,7 @@ import pytest
 
 from tests.bm25.small import largest_file
 from tests.commands import ROOT
-from tests.mutations import mutated
+from tests.fuzzing.mutations import damage
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -147,7 +147,7 @@ def test_random_damages(tmp_path, form):
             archive.add(tmp_path / "enwik8", "deep/enwik8")
     whole = path.read_bytes()
     for number in range(150):
-        path.write_bytes(mutated(whole, draw))
+        path.write_bytes(damage(path.name, whole, draw)[1])
         error = None
         try:
             archives.unpack(path, [("enwik8", tmp_path / "raw")], 100_000)

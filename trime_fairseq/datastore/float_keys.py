@@ -63,6 +63,6 @@ def check_finite(keys: NDArray[Any], numbers: NDArray[np.int64], file: Any = Non
     names = ", ".join(str(row) for row in bad[:5].tolist()) + (", ..." if len(bad) > 5 else "")
     where = "" if file is None else f"{file}: "
     raise DatastoreError(
-        f"{where}keys of {len(bad):,} rows hold NaN or infinity (rows {names}): write the datastore again, in "
-        "float32 if they were too large for float16 (`key_dtype`)"
+        f"{where}keys of {len(bad):,} rows hold NaN or infinity (rows {names}): write the datastore again, "
+        "in float32 if they were too large for float16 (`key_dtype`)"
     )
