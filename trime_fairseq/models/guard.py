@@ -1,7 +1,8 @@
 """What fairseq does before and after it reads a checkpoint, once this plug-in is registered.
 
-All its commands read checkpoints through two functions of ``fairseq.checkpoint_utils``. They are replaced by
-these, which call them: a file is read as data and checked first, and errors name the flag and the file. What
+All its commands read checkpoints through two functions of ``fairseq.checkpoint_utils``, and fairseq-train tries
+with a third whether it can write some. They are replaced by these, which call them: a file is read as data and
+checked first, and errors name the flag and the file. What
 fairseq makes of a sound checkpoint stays as it is.
 """
 
@@ -66,6 +67,7 @@ def guard_checkpoints(passing: Mapping[str, Any]) -> None:
     for name, guarded in (
         ("load_checkpoint_to_cpu", functools.partial(_reader, passing)),
         ("load_model_ensemble_and_task", _builder),
+        ("verify_checkpoint_directory", _opener),
     ):
         stock = getattr(checkpoint_utils, name)
         setattr(checkpoint_utils, name, guarded(getattr(stock, "__wrapped__", stock)))
@@ -127,6 +129,19 @@ def _builder(stock: Callable[..., Any]) -> Callable[..., Any]:
             raise ValueError(f"{named}: {_why_not_built(error)}") from error
 
     return load_model_ensemble_and_task
+
+
+def _opener(stock: Callable[[str], None]) -> Callable[[str], None]:
+    @functools.wraps(stock)
+    def verify_checkpoint_directory(save_dir: str) -> None:
+        try:
+            stock(save_dir)
+        except OSError as error:
+            raise ValueError(
+                f"--save-dir {save_dir}: no checkpoint can be written there ({error}): choose another folder"
+            ) from error
+
+    return verify_checkpoint_directory
 
 
 def _why_not_built(error: Exception) -> str:

@@ -14,6 +14,7 @@ from fairseq.data import FairseqDataset, iterators
 from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.language_modeling import LanguageModelingTask
+from omegaconf import DictConfig
 
 from ..bm25.batches import order_hash
 from ..criterions.base import TrimeCriterion
@@ -46,6 +47,7 @@ from ..models.guard import compare_with
 from ..models.positions import check_room_for_bos, positions_are_learned
 from ..models.representation import key_dimension
 from .config import TrimeLanguageModelingConfig
+from .training_flags import check_training_flags
 from .state import check_saved_dictionary, saved_state, saved_temperature, without_ours
 
 logger = logging.getLogger(__name__)
@@ -88,6 +90,8 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
     @classmethod
     def setup_task(cls, args: Any, **kwargs: Any) -> "TrimeLanguageModelingTask":
         check_bounds(TrimeLanguageModelingConfig, args)
+        if _is_command("train") and isinstance(args, DictConfig):
+            check_training_flags(args._get_root())
         window = args.context_window
         # fairseq has taken the window off, and counts in 32 bits.
         problem = Bounds(1, 2**31 - 1).problem(args.tokens_per_sample + window)
@@ -169,18 +173,38 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
     def build_model(self, args: Any, from_checkpoint: bool = False) -> Any:
         num_types = len(self.source_dictionary)
         check_cutoffs(num_types, *cutoffs_in_use(args))
-        model = super().build_model(args, from_checkpoint)
+        try:
+            model = super().build_model(args, from_checkpoint)
+        except AttributeError as error:
+            if "supported_targets" not in str(error):
+                raise
+            raise ValueError(f"{self._named(args, from_checkpoint)}: it is no language model") from None
         refuse_other_dictionary(model, num_types)
         self._learned_positions = positions_are_learned(model)
+        if not from_checkpoint and _is_command("train"):
+            self._check_positions(model.max_positions())
         if self._no_room_for_bos and str(self.args.sample_break_mode) != "eos":
             check_room_for_bos(model, self.args.tokens_per_sample)
         try:
             self.key_dimension, self._no_keys = key_dimension(model.decoder, str(self.args.knn_keytype)), ""
         except ValueError as error:
-            name = architecture(args)
-            whose = f"--path {self.config.path} ({name})" if from_checkpoint else f"--arch {name}"
-            self._no_keys = f"{whose}: {error}"
+            self._no_keys = f"{self._named(args, from_checkpoint)}: {error}"
         return model
+
+    def _named(self, args: Any, from_checkpoint: bool) -> str:
+        """How the user has named the model of these settings."""
+        name = architecture(args)
+        return f"--path {self.config.path} ({name})" if from_checkpoint else f"--arch {name}"
+
+    def _check_positions(self, positions: Any) -> None:
+        """Raises ValueError if the model takes no whole segment: fairseq would leave them out."""
+        tokens = self.args.tokens_per_sample
+        in_blocks = str(self.args.sample_break_mode) in ("none", "None")
+        if in_blocks and isinstance(positions, int) and positions < tokens:
+            raise ValueError(
+                f"--tokens-per-sample {tokens} exceeds --max-target-positions {positions}: fairseq would leave "
+                "all whole segments out; lower the one or raise the other"
+            )
 
     def _check_keys(self) -> None:
         """Raises ValueError if the model has no representation to take keys from."""
