@@ -296,6 +296,11 @@ def test_places_that_hold_no_checkpoint(tmp_path):
     assert os.listdir(tmp_path / "new" / "one") == []
 
 
+def test_no_such_checkpoint(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="^--path no/model.pt is not there$"):
+        command(monkeypatch, tmp_path, "eval_lm", "no/model.pt")
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

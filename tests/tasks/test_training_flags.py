@@ -46,10 +46,14 @@ def test_begins_with_a_folder(tmp_path):
     for name in ("restore_file", "finetune_from_model"):
         with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} .*model is a folder: name the ch"):
             check_training_flags({"checkpoint": {"save_dir": save_dir, name: folder}})
+    missing = {"save_dir": save_dir, "finetune_from_model": "no/model.pt"}
+    with pytest.raises(ValueError, match="--finetune-from-model no/model.pt is not there"):
+        check_training_flags({"checkpoint": missing})
     # A training that goes on does not look at the model that it was finetuned from.
     (tmp_path / "save").mkdir()
     (tmp_path / "save" / "checkpoint_last.pt").touch()
     check_training_flags({"checkpoint": {"save_dir": save_dir, "finetune_from_model": folder}})
+    check_training_flags({"checkpoint": missing})
 
 
 def test_begins_with_nothing(tmp_path, caplog):

@@ -117,7 +117,11 @@ def _builder(stock: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with _compared_by_fairseq():
                 return stock(filenames, *args, **options)
-        except (OSError, ImportError):
+        except OSError as error:
+            if str(error) != f"Model file not found: {filenames[0]}":
+                raise
+            raise FileNotFoundError(f"{_flag(filenames[0])} {filenames[0]} is not there") from None
+        except ImportError:
             raise
         except Exception as error:  # models raise about everything
             message = str(error)

@@ -55,7 +55,7 @@ def _check_precision(common: Mapping[str, Any]) -> None:
 
 
 def _check_start(checkpoint: Mapping[str, Any]) -> None:
-    """fairseq trains from scratch where the checkpoint to begin with is a folder."""
+    """fairseq trains from scratch where the checkpoint to begin with is a folder, or is not there."""
     restored = checkpoint.get("restore_file") or _DEFAULT_CHECKPOINT
     _refuse_folder("restore_file", restored)
     own = os.path.join(str(checkpoint.get("save_dir") or ""), _DEFAULT_CHECKPOINT)
@@ -63,11 +63,18 @@ def _check_start(checkpoint: Mapping[str, Any]) -> None:
         _refuse_folder("restore_file", own)
         if not os.path.exists(own):
             # Otherwise fairseq goes on from its own.
-            _refuse_folder("finetune_from_model", checkpoint.get("finetune_from_model"))
-    elif not os.path.exists(restored) and "://" not in restored and restored != own:
+            finetuned = checkpoint.get("finetune_from_model")
+            _refuse_folder("finetune_from_model", finetuned)
+            if finetuned and _is_missing(finetuned):
+                raise ValueError(f"--finetune-from-model {finetuned} is not there")
+    elif _is_missing(restored) and restored != own:
         logger.warning(f"TRIME: --restore-file {restored} is not there: fairseq begins with new weights")
 
 
 def _refuse_folder(name: str, path: str | None) -> None:
     if path and os.path.isdir(path):
         raise ValueError(f"{flag(name)} {path} is a folder: name the checkpoint in it")
+
+
+def _is_missing(path: str) -> bool:
+    return "://" not in path and not os.path.exists(path)
