@@ -299,6 +299,8 @@ def test_places_that_hold_no_checkpoint(tmp_path):
 def test_no_such_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="^--path no/model.pt is not there$"):
         command(monkeypatch, tmp_path, "eval_lm", "no/model.pt")
+    with pytest.raises(ValueError, match=f"^--path {tmp_path} is a folder: name the checkpoint in it$"):
+        command(monkeypatch, tmp_path, "eval_lm", tmp_path)
 
 
 @pytest.mark.parametrize(

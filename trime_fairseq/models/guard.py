@@ -83,6 +83,10 @@ def _reader(passing: Mapping[str, Any], stock: Callable[..., Any]) -> Callable[.
         named, given = f"{_flag(path)} {path}", arg_overrides or {}
         try:
             found = read_checkpoint(PathManager.get_local_path(path), given)
+        except IsADirectoryError:
+            raise ValueError(f"{named} is a folder: name the checkpoint in it") from None
+        except OSError as error:
+            raise ValueError(f"{named} cannot be read ({error.strerror or error})") from error
         except ValueError as error:
             raise ValueError(f"{named} {error}") from error
         task = None if _task is None else _task()
