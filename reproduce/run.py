@@ -37,10 +37,15 @@ def main() -> None:
     given = parser.parse_args()
     started = time.time()
     try:
+        if given.jobs < 1:
+            raise ValueError(f"--jobs must be positive, not {given.jobs}")
         experiment = read_experiment(given.experiment, given.tables, given.seeds, given.updates)
+        (given.out / "logs").mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        sys.exit(f"reproduce: --out {given.out} is no folder: choose another name")
     except (OSError, ValueError) as error:
         sys.exit(f"reproduce: {error}")
-    jobs = 1 if given.dry_run else max(given.jobs, 1)
+    jobs = 1 if given.dry_run else given.jobs
     reproduction = Reproduction(experiment, given.out, given.text, jobs, given.gpus, given.dry_run)
     reproduction.run()
     print(f"\nAll in {given.out}; {(time.time() - started) / 60:.0f} min")

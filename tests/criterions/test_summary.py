@@ -2,8 +2,8 @@
 
 import io
 import logging
-import sys
 import math
+import sys
 
 import pytest
 from fairseq.logging import metrics

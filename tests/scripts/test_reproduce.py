@@ -75,6 +75,13 @@ def test_tables_seeds_and_updates_can_be_chosen(tmp_path, texts):
         ({"models": None}, "the key models is missing"),
         ({"comparisons": {"t": {"rows": {}}}}, "comparisons: t: the key update is missing"),
         ({"comparisons": {"t": {"update": 1, "rows": {"other": ["none"]}}}}, "other is not among the models"),
+        ({"models": [1]}, "models: needs names"),
+        ({"training": 3}, "training: flags as one text, not 3"),
+        ({"training": '--arch "x'}, "training: No closing quotation"),
+        ({"save_every": 0}, "save_every must be positive, not 0"),
+        ({"k": "64"}, "k must be a whole number, not '64'"),
+        ({"comparisons": {"t": {"update": -1, "rows": {}}}}, "t: update must be positive, not -1"),
+        ({"comparisons": {"t": {"update": 1, "rows": {}, "seeds": 3}}}, "seeds: a list of whole numbers"),
     ],
 )
 def test_refuses(tmp_path, change, message):
@@ -84,6 +91,21 @@ def test_refuses(tmp_path, change, message):
     log = reproduce(path, tmp_path / "out", fails=True)
     assert message in log
     assert str(path) in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--updates", -5], "--updates must be positive, not -5"),
+        (["--seeds", 1, 1], "--seeds: 1 is there 2 times"),
+        (["--jobs", 0], "--jobs must be positive, not 0"),
+        (["--out", WORDS], "words.yaml is no folder: choose another name"),
+    ],
+)
+def test_refuses_flags(tmp_path, flags, message):
+    log = reproduce(DEMO, tmp_path / "out", *flags, fails=True)
+    assert message in log
     assert "Traceback" not in log
 
 

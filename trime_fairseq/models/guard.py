@@ -1,9 +1,9 @@
 """What fairseq does before and after it reads a checkpoint, once this plug-in is registered.
 
-All its commands read checkpoints through two functions of ``fairseq.checkpoint_utils``, and fairseq-train tries
-with a third whether it can write some. They are replaced by these, which call them: a file is read as data and
-checked first, and errors name the flag and the file. What
-fairseq makes of a sound checkpoint stays as it is.
+All its commands read checkpoints through two functions of ``fairseq.checkpoint_utils``, and fairseq-train
+tries with a third whether it can write some. They are replaced by these, which call them: a file is read as
+data and checked first, and errors name the flag and the file. What fairseq makes of a sound checkpoint stays
+as it is.
 """
 
 import argparse

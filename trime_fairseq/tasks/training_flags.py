@@ -36,6 +36,21 @@ def check_training_flags(settings: Mapping[str, Any]) -> None:
         _check_start(checkpoint)
 
 
+def check_segment_length(task: Any, positions: Any) -> None:
+    """Raises ValueError if a model takes no whole segment: fairseq would train on what is left at the end.
+
+    Args:
+        task: settings of the task.
+        positions: how many tokens the model takes; not looked at where it is no number.
+    """
+    in_blocks = str(task.sample_break_mode) in ("none", "None")
+    if in_blocks and isinstance(positions, int) and positions < task.tokens_per_sample:
+        raise ValueError(
+            f"--tokens-per-sample {task.tokens_per_sample} exceeds --max-target-positions {positions}: "
+            "fairseq would leave all whole segments out; lower the one or raise the other"
+        )
+
+
 def _check_positive(name: str, value: Any) -> None:
     problem = _POSITIVE.problem(value) if isinstance(value, (int, float)) else None
     if problem:
@@ -49,8 +64,8 @@ def _check_precision(common: Mapping[str, Any]) -> None:
         raise ValueError("--bf16 trains on a GPU, and PyTorch sees none: leave it out")
     if common.get("fp16") and not common.get("memory_efficient_fp16"):
         raise ValueError(
-            "--fp16 trains on a GPU, and PyTorch sees none: leave it out, or pass --memory-efficient-fp16 with "
-            "--optimizer adam"
+            "--fp16 trains on a GPU, and PyTorch sees none: leave it out, or pass --memory-efficient-fp16 "
+            "with --optimizer adam"
         )
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from fairseq import utils
@@ -47,8 +47,8 @@ from ..models.guard import compare_with
 from ..models.positions import check_room_for_bos, positions_are_learned
 from ..models.representation import key_dimension
 from .config import TrimeLanguageModelingConfig
-from .training_flags import check_training_flags
 from .state import check_saved_dictionary, saved_state, saved_temperature, without_ours
+from .training_flags import check_segment_length, check_training_flags
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
     def setup_task(cls, args: Any, **kwargs: Any) -> "TrimeLanguageModelingTask":
         check_bounds(TrimeLanguageModelingConfig, args)
         if _is_command("train") and isinstance(args, DictConfig):
-            check_training_flags(args._get_root())
+            check_training_flags(cast(DictConfig, args._get_root()))
         window = args.context_window
         # fairseq has taken the window off, and counts in 32 bits.
         problem = Bounds(1, 2**31 - 1).problem(args.tokens_per_sample + window)
@@ -182,7 +182,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         refuse_other_dictionary(model, num_types)
         self._learned_positions = positions_are_learned(model)
         if not from_checkpoint and _is_command("train"):
-            self._check_positions(model.max_positions())
+            check_segment_length(self.args, model.max_positions())
         if self._no_room_for_bos and str(self.args.sample_break_mode) != "eos":
             check_room_for_bos(model, self.args.tokens_per_sample)
         try:
@@ -195,16 +195,6 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         """How the user has named the model of these settings."""
         name = architecture(args)
         return f"--path {self.config.path} ({name})" if from_checkpoint else f"--arch {name}"
-
-    def _check_positions(self, positions: Any) -> None:
-        """Raises ValueError if the model takes no whole segment: fairseq would leave them out."""
-        tokens = self.args.tokens_per_sample
-        in_blocks = str(self.args.sample_break_mode) in ("none", "None")
-        if in_blocks and isinstance(positions, int) and positions < tokens:
-            raise ValueError(
-                f"--tokens-per-sample {tokens} exceeds --max-target-positions {positions}: fairseq would leave "
-                "all whole segments out; lower the one or raise the other"
-            )
 
     def _check_keys(self) -> None:
         """Raises ValueError if the model has no representation to take keys from."""
