@@ -64,3 +64,21 @@ class HostTargets(BaseWrapperDataset):
                 f"--required-batch-size-multiple {required_batch_size_multiple}: pass 1 to train on all"
             )
         return batches
+
+
+class KnownHostTargets:
+    """One :class:`HostTargets` for each dataset: fairseq knows its iterators by the dataset they are of."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, bool], HostTargets] = {}
+
+    def of(self, dataset: Any, trains: bool, keep: bool) -> HostTargets:
+        """The wrapper of a dataset, whole unless it is of the training.
+
+        Args:
+            keep: for the next call. Where fairseq keeps no iterator it lets go of the data, too.
+        """
+        wrapped = self._known.get((dataset, trains)) or HostTargets(dataset, whole=not trains)
+        if keep:
+            self._known[dataset, trains] = wrapped
+        return wrapped
