@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files import NotNegative, Positive, check_writable, read_json, text_hash, write_json
+from ..flags.bounds import SEED, check_argument
 from .chain import greedy_chain
-from .limits import check_seed
 from .results import SearchResults
 from .segments import SegmentsInfo
 
@@ -95,7 +95,7 @@ def write_batches(results: SearchResults, batch_file: str, seed: int = 1) -> Bat
     Raises:
         ValueError: if results are missing, or if another file is there, or nothing can be written.
     """
-    check_seed(seed)
+    check_argument("seed", seed, SEED)
     check_writable("`batch_file`", batch_file)
     _refuse_others(batch_file, results)
     chain = greedy_chain(results.read()[0], seed)

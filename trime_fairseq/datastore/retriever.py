@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..distributed import world_size
+from ..flags.bounds import Bounds, check_argument
 from .contents import check_keys, check_values
 from .datastore import Datastore, DatastoreError
 from .index.faiss_library import faiss_error, import_faiss
@@ -75,8 +76,8 @@ class Retriever:
         devices: tuple[int, ...] = (),
     ) -> None:
         for name, number in (("k", k), ("probe", probe)):
-            if number is not None and number < 1:
-                raise DatastoreError(f"`{name}` {number}: must be at least 1")
+            if number is not None:
+                check_argument(name, number, Bounds(1), DatastoreError)
         if k > store.rows:
             raise DatastoreError(f"`k` {k:,} exceeds the datastore {store.prefix} of {store.rows:,} rows")
         if devices and max(k, probe or 0) > GPU_LIMIT:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from ..machine import core_count
 from .places import open_regular
 
 # Bytes of a block of a checksum, and of a read. Items of 2, 4 or 8 bytes never straddle two of them.
@@ -62,14 +63,9 @@ def file_checksum(
 
     whole = hashlib.sha256()
     try:
-        with ThreadPoolExecutor(min(_THREADS, _cores()), "checksum") as pool:
+        with ThreadPoolExecutor(min(_THREADS, core_count()), "checksum") as pool:
             for block in pool.map(digest, range(0, os.fstat(file).st_size, BLOCK)):
                 whole.update(block)
     finally:
         os.close(file)
     return whole.hexdigest()
-
-
-def _cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

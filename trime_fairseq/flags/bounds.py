@@ -28,6 +28,8 @@ class Bounds:
         return None
 
 
+# Of random numbers: what NumPy takes.
+SEED = Bounds(0, 2**32 - 1)
 # Of whatever scores are divided by. Beyond these, float32 holds neither quotients nor their sums.
 TEMPERATURE = Bounds(1e-10, 1e10)
 
@@ -52,6 +54,13 @@ def check_bounds(kind: Any, values: Any) -> None:
         problem = bounds.problem(value) if isinstance(value, (int, float)) else None
         if problem:
             raise ValueError(f"{flag(name)} {problem}")
+
+
+def check_argument(name: str, number: float, bounds: Bounds, error: type[ValueError] = ValueError) -> None:
+    """Raises ``error``, naming the argument in backticks, for a number out of bounds."""
+    problem = bounds.problem(number)
+    if problem:
+        raise error(f"`{name}` {problem}")
 
 
 def _all_bounds(kind: Any) -> dict[str, Bounds]:
