@@ -11,8 +11,8 @@ from fairseq.data import Dictionary
 from tests.fuzzing.mutations import flip
 from trime_fairseq.cli.datastore import main
 from trime_fairseq.datastore import DatastoreError, DatastoreWriter, IndexConfig
-from trime_fairseq.datastore.dictionary import read_symbols, symbols_hash
-from trime_fairseq.files import text_hash
+from trime_fairseq.datastore.dictionary import read_symbols
+from trime_fairseq.files import symbols_hash, text_hash
 
 from .small_stores import CONFIG, DIMENSION, ROOT, ROWS, build, small_manifest, small_rows, stream
 

@@ -10,7 +10,7 @@ from tests.commands import evaluate_here
 from trime_fairseq.evaluation import EvaluationResult, rescue
 from trime_fairseq.evaluation.rescue import write_or_rescue
 from trime_fairseq.evaluation.result import Shard
-from trime_fairseq.evaluation.shards import merge_shard_files, read_shard
+from trime_fairseq.evaluation.shards import merge_shard_files, read_shard, write_result
 
 GOOD = EvaluationResult(10, 1.0, 25.0, 30.0, 0.2, 0.3, {}, {"stage_seconds": {"model": 0.5}}).as_json()
 
@@ -93,6 +93,18 @@ def test_others_files_are_read_before_the_model_runs(small, tmp_path, no_model):
     (tmp_path / "f.json.shard-0-of-2").write_text("{")
     with pytest.raises(Model):
         evaluate_here("word-trime", flags, small)
+
+
+def test_planted_link_is_replaced(tmp_path):
+    """Nobody chose the name of a shard's file; the name of the whole is a user's."""
+    (tmp_path / "mine").write_text("mine")
+    for name in ("shard", "whole"):
+        (tmp_path / name).symlink_to("mine")
+    write_result(str(tmp_path / "shard"), {"tokens": 1}, follow_links=False)
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "shard").is_symlink()
+    write_result(str(tmp_path / "whole"), {"tokens": 2})
+    assert json.loads((tmp_path / "mine").read_text()) == {"tokens": 2}
 
 
 def test_more_shards_than_batches(small, no_model):
@@ -187,7 +199,7 @@ def test_a_full_disk_at_the_end(small, tmp_path, monkeypatch, caplog):
     path = tmp_path / "f.json"
     places = []
 
-    def write(place, content):
+    def write(place, content, **options):
         places.append(place)
         if place == str(path):
             full(place)

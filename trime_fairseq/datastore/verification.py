@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import symbols_hash
 from .contents import check_keys, check_values
 from .datastore import Datastore, DatastoreError, Manifest, finite, keys_path, open_datastore, values_path
-from .dictionary import read_symbols, symbols_hash
+from .dictionary import read_symbols
 from .index.checks import stored_ids
 from .index.files import Index, open_index
 from .progress import checksum_with_progress

@@ -3,7 +3,7 @@
 import os
 
 from .description import FORMAT_VERSION, Description, Differences, NotNegative, Positive
-from .hashes import file_checksum, file_hash, text_hash
+from .hashes import file_checksum, file_hash, symbols_hash, text_hash
 from .json_file import read_json, write_json
 from .lock import Lock
 from .places import open_regular, written_place
@@ -34,6 +34,7 @@ __all__ = [
     "open_regular",
     "read_json",
     "remove_leftovers",
+    "symbols_hash",
     "text_hash",
     "whole_file",
     "write_json",

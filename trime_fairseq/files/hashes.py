@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from ..machine import core_count
@@ -32,6 +32,11 @@ def file_hash(*paths: str | None) -> str | None:
 def text_hash(text: str) -> str:
     """SHA-256 of a text, in hexadecimal digits."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def symbols_hash(symbols: Sequence[str]) -> str:
+    """SHA-256 of a dictionary, its symbols in their order: as checkpoints and manifests note it."""
+    return text_hash("\n".join(symbols))
 
 
 def file_checksum(

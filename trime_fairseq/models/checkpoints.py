@@ -11,7 +11,7 @@ from fairseq.distributed.utils import _TensorPlaceholder
 from omegaconf import AnyNode, DictConfig, ListConfig
 from omegaconf.base import ContainerMetadata, Metadata
 
-from ..files import text_hash
+from ..files import symbols_hash
 from .literals import literal
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def dictionary_state(symbols: Sequence[str]) -> dict[str, Any]:
     Args:
         symbols: of the dictionary, in its order.
     """
-    return {"types": len(symbols), "hash": text_hash("\n".join(symbols))}
+    return {"types": len(symbols), "hash": symbols_hash(symbols)}
 
 
 def check_dictionary(trained: Any, symbols: Sequence[str]) -> None:
