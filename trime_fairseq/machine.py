@@ -1,4 +1,4 @@
-"""What this machine has for this process: memory and cores."""
+"""Memory and cores of this machine, as far as this process may use them."""
 
 import os
 from contextlib import suppress
@@ -8,7 +8,7 @@ _CONTAINER = "/sys/fs/cgroup/memory.max"
 
 
 def memory_size() -> int:
-    """Bytes of memory, of the container where that is less."""
+    """Bytes of memory: of the machine, or of its container if that has less."""
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with suppress(OSError, ValueError), open(_CONTAINER, encoding="ascii") as file:
         there = min(there, int(file.read()))

@@ -96,7 +96,7 @@ def _build(texts: list[str], folder: str, info: IndexInfo, threads: int) -> None
 
 
 def _files_hash(folder: str) -> str:
-    """SHA-256 of names and contents of the files of an index, but of its description."""
+    """SHA-256 of the names and contents of all files of an index except its description."""
     paths = sorted(os.path.join(where, name) for where, _, names in os.walk(folder) for name in names)
     kept = [os.path.relpath(path, folder) for path in paths]
     kept = [name for name in kept if name != IndexInfo.file_name]

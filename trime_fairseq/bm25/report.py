@@ -144,7 +144,7 @@ def _ratio(mine: Floats, others: Floats) -> float | None:
 
 
 def table(summarised: dict[str, Any]) -> str:
-    """Means, and how many times those of a random order, of a :func:`summary`."""
+    """The means of a :func:`summary`, and their ratios to those of a random order."""
     lines = [
         "| order | BM25 score | times random | overlap of rare words | times random |",
         "|" + " --- |" * 5,

@@ -9,7 +9,7 @@ from .progress import progress_bar
 from .results import SearchInfo, SearchResults
 from .segments import Segments
 
-# More neighbours than that, and than there are segments, are a slip of the pen.
+# More neighbours than that, and than there are segments, are a typing error.
 _MOST_NEIGHBORS = 1000
 
 
@@ -64,7 +64,7 @@ def search_segments(
                 results.write(begin, ids, scores)
             except ValueError as error:
                 raise ValueError(
-                    f"`index_path` finds what is no segment ({error}): remove it and build it again"
+                    f"`index_path` finds ids that are no segments ({error}): remove it and build it again"
                 ) from error
     return results
 

@@ -54,7 +54,7 @@ class HostTargets(BaseWrapperDataset):
         )
         left_out = indices[sum(map(len, batches)) :]
         if len(left_out) and (self.whole or not batches):
-            # It was a batch within the bounds.
+            # It was within the bounds of a batch before fairseq cut it.
             batches.append(np.asarray(left_out))
         elif len(left_out):
             tokens = int(np.asarray(self.sizes)[left_out].astype(np.int64).sum())
@@ -67,16 +67,16 @@ class HostTargets(BaseWrapperDataset):
 
 
 class KnownHostTargets:
-    """One :class:`HostTargets` for each dataset: fairseq knows its iterators by the dataset they are of."""
+    """Keeps one :class:`HostTargets` for each dataset, since fairseq looks iterators up by dataset."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Any, bool], HostTargets] = {}
 
     def of(self, dataset: Any, trains: bool, keep: bool) -> HostTargets:
-        """The wrapper of a dataset, whole unless it is of the training.
+        """The wrapper of a dataset. Unless it is that of the training, its batches hold all samples.
 
         Args:
-            keep: for the next call. Where fairseq keeps no iterator it lets go of the data, too.
+            keep: return the same wrapper next time. False where fairseq keeps no iterator, to free the data.
         """
         wrapped = self._known.get((dataset, trains)) or HostTargets(dataset, whole=not trains)
         if keep:

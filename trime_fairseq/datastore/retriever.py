@@ -137,7 +137,8 @@ class Retriever:
         )
 
     def _check_found(self, scores: Tensor, rows: Tensor) -> None:
-        """On the CPU, where looking costs no waiting. Ids of most indexes were checked when it was opened."""
+        """Checks what Faiss returned, on the CPU only: a GPU would have to be waited for. The ids of most
+        indexes were checked when they were opened."""
         if rows.is_cuda or scores.is_cuda or not len(rows):
             return
         first, last = int(rows.min()), int(rows.max())

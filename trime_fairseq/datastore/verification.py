@@ -1,4 +1,4 @@
-"""Goes through the files of a datastore and its index, and tells everything that is wrong with them."""
+"""Reads the files of a datastore and its index, and reports everything that is wrong with them."""
 
 import os
 from collections.abc import Iterator

@@ -15,7 +15,7 @@ from ..models.config import KeyConfig
 from .datastore_config import DatastoreConfig, check_index_name
 
 MODES = ("gn", "lm", "li")
-# Of more, the scores of a batch alone are gigabytes.
+# With more, the scores of one batch are gigabytes.
 MOST_NEIGHBORS = 2**20
 # Flags that would do nothing without a search.
 SEARCH_FLAGS = (

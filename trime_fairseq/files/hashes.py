@@ -11,7 +11,7 @@ from .places import open_regular
 # Bytes of a block of a checksum, and of a read. Items of 2, 4 or 8 bytes never straddle two of them.
 BLOCK = 2**26
 _READ = 2**22
-# More threads than this wait for the disk.
+# More threads than this would wait for the disk.
 _THREADS = 8
 
 Visitor = Callable[[int, bytes], None]

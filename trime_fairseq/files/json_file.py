@@ -7,7 +7,7 @@ from typing import Any
 from .places import open_regular
 from .whole import whole_file
 
-# A list of some millions of numbers. What is larger would take more than 2 GB when it is read, at worst.
+# Enough for a list of some millions of numbers. At worst, reading a larger file takes more than 2 GB.
 LARGEST = 2**26
 
 

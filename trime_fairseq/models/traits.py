@@ -9,7 +9,7 @@ from .representation import key_dimension
 
 @dataclass(frozen=True)
 class ModelTraits:
-    """Traits of a model.
+    """What a built model has: keys, positions.
 
     Attributes:
         key_dimension: d of its keys; 0 where it has none.
@@ -23,7 +23,7 @@ class ModelTraits:
 
     @classmethod
     def of(cls, model: Any, key_type: str, whose: str) -> "ModelTraits":
-        """Those of a model.
+        """Reads the traits of a model.
 
         Args:
             model: a language model of fairseq.

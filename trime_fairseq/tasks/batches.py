@@ -1,4 +1,4 @@
-"""The batches that the task plans itself, from what fairseq asks for."""
+"""The batches that the task plans itself, with the arguments that fairseq passes."""
 
 import logging
 import math
@@ -36,17 +36,17 @@ def planned_batches(
     begins_with_bos: bool = False,
     **unused: Any,
 ) -> PlannedIterator:
-    """Batches in the order of the training, or in text order; each memory on as many devices as there are.
+    """fairseq's iterator over batches in the order of the training, or in text order for validation.
 
     Args:
         dataset: fairseq's.
         training_order: what the flags ask for.
-        devices_per_memory: wanted; the processes here may be too few.
+        devices_per_memory: as in the training; where there are fewer processes, memories are smaller.
         trains: whether the batches are those of the training.
         keep_short_enough: the task's ``filter_indices_by_size``.
         begins_with_bos: rows are one token longer than fairseq says.
 
-    All else is what fairseq gives to ``get_batch_iterator``, in its order.
+    All other arguments are those of fairseq's ``get_batch_iterator``, in its order.
 
     Raises:
         ValueError: for a file of predefined batches that does not fit the data.

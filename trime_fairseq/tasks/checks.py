@@ -12,7 +12,7 @@ from ..evaluation.config import EvaluationConfig, part_of
 from ..flags import flag
 from ..flags.bounds import Bounds, check_bounds
 
-# Flags of memories and datastores, which only fairseq-eval-lm has a use for.
+# Flags of memories and datastores, which only fairseq-eval-lm uses.
 _OF_EVALUATION = ("use_local", "use_external", "knnlm", "save_knnlm_dstore")
 
 
@@ -22,7 +22,7 @@ def is_command(*parts: str) -> bool:
 
 
 def check_flags(kind: Any, args: Any) -> None:
-    """Checks the flags of a task by themselves, before anything is read but the name of a file.
+    """Checks the flags of a task, before any file is read.
 
     Args:
         kind: the dataclass that declares them.
@@ -54,10 +54,10 @@ def check_flags(kind: Any, args: Any) -> None:
 
 
 def read_dictionary(read: Callable[[], Any], data: str) -> Any:
-    """What ``read``, fairseq's own way, makes of the dictionary of DATA.
+    """Reads the dictionary of DATA with ``read``, fairseq's own function.
 
     Raises:
-        ValueError: naming the file, if it is none.
+        ValueError: naming the file, if it is not a dictionary.
     """
     try:
         return read()

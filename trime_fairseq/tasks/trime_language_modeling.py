@@ -69,7 +69,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         self._summary = TrainingSummary()
         self._devices_per_memory: int | None = None
         self._host_targets = KnownHostTargets()
-        # Of fairseq-validate, whose settings are those of a training that has ended.
+        # True in fairseq-validate, whose settings are those of a training that has ended.
         self._validates_only = False
         compare_with(self)
 
@@ -92,7 +92,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         )
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> Any:
-        """fairseq's own, once the files are checked.
+        """Loads a subset as fairseq does, after checking its files.
 
         Raises:
             FileNotFoundError: if there is no such subset.

@@ -74,7 +74,7 @@ def remarks(tuned: Tuned) -> list[str]:
 
 
 def _end_of_weights(weight: float) -> int | None:
-    """0 or 1, if a weight is that or as near as it may be."""
+    """The 0 or 1 that a weight is, or is as near to as it may be."""
     return 0 if weight == 0 else 1 if weight > 0.99999 else None
 
 

@@ -1,4 +1,4 @@
-"""What an index holds, checked: its ids, its metric, and whether it is of certain keys."""
+"""Checks what an index holds: its ids, its metric, its keys."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +16,7 @@ Ids = NDArray[np.int64]
 
 
 def check_index(index: Any, path: str, first: int, end: int) -> None:
-    """Checks what a search would trip over, or follow without a word.
+    """Checks what would crash a search, or silently mislead it.
 
     Args:
         index: Faiss index, in memory.
@@ -33,7 +33,7 @@ def check_index(index: Any, path: str, first: int, end: int) -> None:
         raise DatastoreError(f"the index {path} is not trained: {otherwise}")
     if inverted is not None:
         if inverted.quantizer.ntotal != inverted.nlist:
-            raise DatastoreError(f"the index {path} does not know where its lists are: {otherwise}")
+            raise DatastoreError(f"the index {path} lacks the centroids of its lists: {otherwise}")
         if inverted.metric_type != index.metric_type:
             raise DatastoreError(f"the lists of the index {path} are of another metric: {otherwise}")
         if inverted.nprobe < 1:
@@ -131,7 +131,7 @@ def _all_ids(index: Any, first: int, end: int) -> Iterator[tuple[Ids, int, int]]
     mapped, inverted = _mapped(index), _lists(index)
     if mapped is not None:
         yield mapped, first, end
-        # Those inside name places in the map, which Faiss does not check.
+        # Ids inside of the map are positions in it, which Faiss does not check.
         first, end = 0, len(mapped)
     if inverted is not None:
         for ids in list_ids(inverted):

@@ -185,7 +185,7 @@ def publish(file: str, path: str, manifest: IndexManifest) -> None:
 
 
 def verified(manifest: IndexManifest, file: str) -> IndexManifest:
-    """With size and checksum of an index file, which must be whole."""
+    """A manifest that also holds size and checksum of the index file, which must be whole."""
     return replace(manifest, bytes=os.path.getsize(file), checksum=checksum_with_progress(file))
 
 

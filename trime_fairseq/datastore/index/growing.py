@@ -250,7 +250,7 @@ class GrowingIndex:
             self._before_save()
         file = write_faiss(self._index, self._partial)
         checksum = checksum_with_progress(file)
-        # It tells no size: it holds for the partial index before and for this one.
+        # Without a size it is true of the partial index before and of this one.
         described = replace(self.manifest, checksum=checksum, replaced_checksum=self._saved_checksum)
         described.write(self._partial)
         os.replace(file, self._partial)
@@ -265,7 +265,7 @@ class GrowingIndex:
         remove(index_manifest_path(self._partial))
 
     def _remove_temporary(self) -> None:
-        """Removes what runs have left that were killed while they wrote, those of version 0.1.0 included."""
+        """Removes what killed runs have left, also those of version 0.1.0."""
         for path in (self.path, self._trained, self._partial):
             remove_leftovers(path)
             remove_leftovers(index_manifest_path(path))
