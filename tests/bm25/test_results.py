@@ -139,9 +139,7 @@ def test_engine_that_finds_what_is_no_segment(tmp_path, segments):
             ids, scores = super().search(queries, k)
             return ids + 30, scores
 
-    with pytest.raises(
-        ValueError, match="^`index_path` finds ids that are no segments .ids must be from -1 to 22"
-    ):
+    with pytest.raises(ValueError, match="^`index_path` finds ids that are no segments .ids must be from"):
         search(segments, tmp_path / "r", Beyond())
     assert not list((tmp_path / "r").glob("*.npz"))
 

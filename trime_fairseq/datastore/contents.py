@@ -4,7 +4,7 @@ import numpy as np
 
 from .datastore import Datastore, DatastoreError, keys_path, values_path
 from .float_keys import check_finite
-from .index.checks import decoded_keys
+from .index.checks import BUILD_AGAIN, decoded_keys
 from .index.faiss_library import import_faiss
 from .index.files import Index
 from .progress import checksum_with_progress
@@ -62,10 +62,7 @@ def check_keys(index: Index, store: Datastore) -> None:
     if index.metric == "cos":
         import_faiss().normalize_L2(keys)
     if not np.isfinite(decoded).all():
-        raise DatastoreError(
-            f"the index {index.path} holds NaN or infinity: remove it and build it again with "
-            "trime-build-index"
-        )
+        raise DatastoreError(f"the index {index.path} holds NaN or infinity: {BUILD_AGAIN}")
     with np.errstate(over="ignore"):
         own = np.square(decoded - keys).sum(axis=1)
         others = np.square(decoded - np.roll(keys, len(keys) // 2, axis=0)).sum(axis=1)

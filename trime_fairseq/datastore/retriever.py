@@ -14,6 +14,7 @@ from ..distributed import world_size
 from ..flags.bounds import Bounds, check_argument
 from .contents import check_keys, check_values
 from .datastore import Datastore, DatastoreError
+from .index.checks import BUILD_AGAIN
 from .index.faiss_library import faiss_error, import_faiss
 from .index.files import Index
 
@@ -145,7 +146,7 @@ class Retriever:
         if first < -1 or last >= len(self._values):
             raise DatastoreError(
                 f"the index found rows from {first:,} to {last:,} of {len(self._values):,}: it is damaged; "
-                "remove it and build it again with trime-build-index"
+                f"{BUILD_AGAIN}"
             )
         if bool((~scores.isfinite() & (rows >= 0)).any()):
             raise DatastoreError(

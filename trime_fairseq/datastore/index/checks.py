@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from ..datastore import DatastoreError
 from .faiss_library import import_faiss
 
+# What to do about an index that cannot be used; ends messages.
+BUILD_AGAIN = "remove it and build it again with trime-build-index"
 # Kinds whose keys Faiss decodes one by one. (Asked for those of a "fast scan" it crashes.)
 _DECODED = ("IndexIVFFlat", "IndexIVFPQ", "IndexIVFScalarQuantizer")
 
@@ -27,17 +29,16 @@ def check_index(index: Any, path: str, first: int, end: int) -> None:
         DatastoreError: for ids out of range, less or more ids than keys, parts of another metric, what is not
             trained, and no list to visit.
     """
-    otherwise = "remove it and build it again with trime-build-index"
     inverted = _lists(index)
     if not (index.is_trained and (inverted is None or inverted.is_trained)):
-        raise DatastoreError(f"the index {path} is not trained: {otherwise}")
+        raise DatastoreError(f"the index {path} is not trained: {BUILD_AGAIN}")
     if inverted is not None:
         if inverted.quantizer.ntotal != inverted.nlist:
-            raise DatastoreError(f"the index {path} lacks the centroids of its lists: {otherwise}")
+            raise DatastoreError(f"the index {path} lacks the centroids of its lists: {BUILD_AGAIN}")
         if inverted.metric_type != index.metric_type:
-            raise DatastoreError(f"the lists of the index {path} are of another metric: {otherwise}")
+            raise DatastoreError(f"the lists of the index {path} are of another metric: {BUILD_AGAIN}")
         if inverted.nprobe < 1:
-            raise DatastoreError(f"the index {path} visits no list ({inverted.nprobe} of them): {otherwise}")
+            raise DatastoreError(f"the index {path} visits no list ({inverted.nprobe}): {BUILD_AGAIN}")
     for ids, least, beyond in _all_ids(index, first, end):
         if not len(ids):
             continue
@@ -45,11 +46,13 @@ def check_index(index: Any, path: str, first: int, end: int) -> None:
         if smallest < least or largest >= beyond:
             raise DatastoreError(
                 f"the index {path} holds ids from {smallest:,} to {largest:,}, its datastore has rows "
-                f"from {least:,} to {beyond - 1:,}: {otherwise}"
+                f"from {least:,} to {beyond - 1:,}: {BUILD_AGAIN}"
             )
     counted = count_ids(index)
     if counted is not None and counted != index.ntotal:
-        raise DatastoreError(f"the index {path} holds {counted:,} ids of {index.ntotal:,} keys: {otherwise}")
+        raise DatastoreError(
+            f"the index {path} holds {counted:,} ids for {index.ntotal:,} keys: {BUILD_AGAIN}"
+        )
 
 
 def count_ids(index: Any) -> int | None:
