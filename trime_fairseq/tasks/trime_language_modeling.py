@@ -13,14 +13,11 @@ from fairseq.tasks.language_modeling import LanguageModelingTask
 
 from ..criterions.base import TrimeCriterion
 from ..criterions.summary import TrainingSummary
-from ..data.export import export_segments
 from ..data.host_targets import KnownHostTargets
 from ..data.order import TrainingOrder
-from ..data.predefined import check_one_folder
-from ..data.provenance import data_folders, text_files_hash
+from ..data.provenance import data_folders
 from ..data.subset import load_subset
 from ..datastore import DatastoreWriter, Manifest, RowSink
-from ..distributed import rank
 from ..evaluation.config import EvaluationConfig, MemoryConfig, part_of
 from ..evaluation.datastore_config import flags_named
 from ..evaluation.result import Shard
@@ -28,7 +25,6 @@ from ..evaluation.run import EvaluationRun
 from ..evaluation.scorer import MemoryScorer, ScorerParts
 from ..evaluation.setup import EvaluationSetup
 from ..evaluation.units import take_over_post_process
-from ..files import check_writable
 from ..models.checkpoints import (
     architecture,
     check_cutoffs,
@@ -41,6 +37,7 @@ from ..models.traits import ModelTraits
 from .batches import planned_batches
 from .checks import check_flags, is_command, read_dictionary, refuse_memories
 from .config import TrimeLanguageModelingConfig
+from .segments import write_segments
 from .state import check_saved_dictionary, saved_state, saved_temperature, without_ours
 
 logger = logging.getLogger(__name__)
@@ -81,7 +78,8 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         if is_command("eval"):
             take_over_post_process(args, task.config.post_process)
         if args.output_segments_to_file:
-            task._export_segments(args.output_segments_to_file)
+            path = args.output_segments_to_file
+            write_segments(path, task._training_segments, task.target_dictionary, task.args)
             sys.exit(0)
         return task
 
@@ -114,22 +112,9 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
             return "--gen-subset"
         return "--train-subset" if subset == self.args.train_subset else "--valid-subset"
 
-    def _export_segments(self, path: str) -> None:
-        check_writable("--output-segments-to-file", path)
-        check_one_folder(self.args.data)
-        if rank() > 0:
-            return  # the first process writes
+    def _training_segments(self) -> Any:
         self.load_dataset(self.args.train_subset, combine=True)
-        segments = self.dataset(self.args.train_subset)
-        export_segments(
-            segments,
-            self.target_dictionary,
-            path,
-            data_hash=text_files_hash(self.args.data, self.args.train_subset),
-            tokens_per_sample=self.args.tokens_per_sample,
-            sample_break_mode=str(self.args.sample_break_mode),
-        )
-        logger.info(f"TRIME: wrote {len(segments):,} training segments to {path}; nothing is trained")
+        return self.dataset(self.args.train_subset)
 
     def build_model(self, args: Any, from_checkpoint: bool = False) -> Any:
         num_types = len(self.source_dictionary)
