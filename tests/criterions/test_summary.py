@@ -3,6 +3,7 @@
 import io
 import logging
 import math
+import sys
 
 import pytest
 from fairseq.logging import metrics
@@ -80,6 +81,17 @@ def test_memory_of_later_tokens():
 def test_a_training_that_failed(loss, text):
     """No error when the process ends."""
     assert text in line(loss, loss)
+
+
+@pytest.mark.parametrize(("error", "lines"), [(ValueError("x"), 0), (KeyboardInterrupt(), 1)])
+def test_an_error_has_the_last_word(monkeypatch, caplog, error, lines):
+    """What Python keeps of the exception that ends a program."""
+    summary = TrainingSummary()
+    summary.add_validation(logged(ori_loss=[3.0], norm_loss=[1.0], mem_mass=[0.5]))
+    monkeypatch.setattr(sys, "last_value", error, raising=False)
+    caplog.set_level(logging.INFO)
+    summary._log()
+    assert len(caplog.records) == lines
 
 
 def test_closed_log(capsys, monkeypatch):

@@ -97,6 +97,13 @@ def test_text_without_a_token(tmp_path, monkeypatch, kind, command, subset, flag
         task.load_dataset(subset)
 
 
+def test_subset_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/bin/fairseq-train"])
+    task = make_task(write_text(tmp_path, "mmap"))
+    with pytest.raises(FileNotFoundError, match=r"--valid-subset dev: .*dev\.idx is not there"):
+        task.load_dataset("dev")
+
+
 def test_every_epoch_has_its_folder(tmp_path):
     first, second = (
         write_text(tmp_path / name, train=lines_of(count)) for name, count in [("a", 9), ("b", 4)]

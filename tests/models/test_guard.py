@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import os
 import sys
 
 import pytest
@@ -284,6 +285,34 @@ def test_flags_of_single_commands_mean_nothing_in_a_checkpoint(tmp_path, monkeyp
 def test_flags_that_are_given_count(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="--use-local: of fairseq-eval-lm only"):
         command(monkeypatch, tmp_path, "validate", PUBLISHED, "--use-local")
+
+
+def test_places_that_hold_no_checkpoint(tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "x"):
+        with pytest.raises(ValueError, match="--save-dir .*file.*: no checkpoint can be written there"):
+            checkpoint_utils.verify_checkpoint_directory(str(folder))
+    checkpoint_utils.verify_checkpoint_directory(str(tmp_path / "new" / "one"))
+    assert os.listdir(tmp_path / "new" / "one") == []
+
+
+def test_no_such_checkpoint(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="^--path no/model.pt is not there$"):
+        command(monkeypatch, tmp_path, "eval_lm", "no/model.pt")
+    with pytest.raises(ValueError, match=f"^--path {tmp_path} is a folder: name the checkpoint in it$"):
+        command(monkeypatch, tmp_path, "eval_lm", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--update-freq 0", "--update-freq must be positive"),
+        ("--max-target-positions 64", "--tokens-per-sample 128 exceeds --max-target-positions 64"),
+    ],
+)
+def test_flags_of_a_training(tmp_path, monkeypatch, flags, message):
+    with pytest.raises(ValueError, match=message):
+        command(monkeypatch, tmp_path, "train --finetune-from-model", PUBLISHED, *flags.split())
 
 
 @pytest.mark.slow

@@ -49,3 +49,8 @@ def test_with_keys_from_the_output_and_without_memories(tmp_path, monkeypatch, s
     assert local.loss < plain.loss - 0.1
     # The stock criterion needs no keys.
     train(monkeypatch, small, tmp_path / "stock", *model, "--criterion", "cross_entropy")
+
+
+def test_no_language_model(tmp_path, monkeypatch, small):
+    with pytest.raises(ValueError, match="^--arch masked_lm: it is no language model$"):
+        train(monkeypatch, small, tmp_path, "--arch", "masked_lm", "--criterion", "trime_loss")

@@ -1,6 +1,7 @@
 """One line at the end of a training: what the memory was worth."""
 
 import logging
+import sys
 from collections.abc import Mapping
 from multiprocessing.util import Finalize
 from typing import Any
@@ -15,8 +16,8 @@ _NAMES = ("ori_loss", "norm_loss", "mem_mass")
 class TrainingSummary:
     """Loss with and without memory: of the last validation, or of the last epoch where nothing was validated.
 
-    It is logged when the process ends, as fairseq tells no task that a training does: after the last update,
-    an error or Ctrl-C, on the first device only.
+    It is logged when the process ends, as fairseq tells no task that a training does: after the last update
+    or Ctrl-C, on the first device only. An error has the last word.
 
     The numbers are those that fairseq has logged, as numbers of all devices: no device is waited for.
 
@@ -67,7 +68,9 @@ class TrainingSummary:
         )
 
     def _log(self) -> None:
-        line = self.text()
+        # A training that failed ends with its error.
+        failed = isinstance(getattr(sys, "last_value", None), Exception)
+        line = None if failed else self.text()
         if line is not None:
             # A program that runs fairseq in its own process may have closed the stream of its log.
             reports_errors, logging.raiseExceptions = logging.raiseExceptions, False

@@ -39,7 +39,10 @@ def load_subset(
         ValueError: with file, flag and fix, if a file is damaged or the text holds no token.
     """
     impl = None if config.dataset_impl is None else str(config.dataset_impl)
-    counts = list(_tokens(os.path.join(folder, name), len(dictionary), impl, combine))
+    try:
+        counts = list(_tokens(os.path.join(folder, name), len(dictionary), impl, combine))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{flag} {name}: {error}") from None
     if None not in counts and not sum(filter(None, counts)):
         raise ValueError(
             f"{flag} {name} of DATA {folder} holds no token: give fairseq-preprocess a text with at "

@@ -64,6 +64,8 @@ def open_regular(path: str, flags: int, mode: int = 0o666, *, follow_links: bool
     Raises:
         ValueError: naming the file, if something else is there.
     """
+    # Where links are followed, a user has named the file: it may be a folder full of work.
+    way_out = "name a file" if follow_links else "remove it"
     flags |= os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW)
     try:
         file = os.open(path, flags, mode)
@@ -71,12 +73,12 @@ def open_regular(path: str, flags: int, mode: int = 0o666, *, follow_links: bool
         if error.errno == errno.ELOOP:
             raise ValueError(f"{path} is a symbolic link, which is not followed: remove it") from error
         if error.errno in (errno.EISDIR, errno.ENXIO):
-            raise ValueError(f"{path} is no regular file: remove it") from error
+            raise ValueError(f"{path} is no regular file: {way_out}") from error
         raise
     status = os.fstat(file)
     problem = None
     if not stat.S_ISREG(status.st_mode):
-        problem = f"{path} is {kind_of(status.st_mode)}, no regular file: remove it"
+        problem = f"{path} is {kind_of(status.st_mode)}, no regular file: {way_out}"
     elif not follow_links and status.st_nlink > 1 and flags & (os.O_WRONLY | os.O_RDWR):
         problem = f"{path} has a second name (a hard link), under which it would change, too: remove it"
     if problem:

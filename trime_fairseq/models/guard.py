@@ -1,8 +1,9 @@
 """What fairseq does before and after it reads a checkpoint, once this plug-in is registered.
 
-All its commands read checkpoints through two functions of ``fairseq.checkpoint_utils``. They are replaced by
-these, which call them: a file is read as data and checked first, and errors name the flag and the file. What
-fairseq makes of a sound checkpoint stays as it is.
+All its commands read checkpoints through two functions of ``fairseq.checkpoint_utils``, and fairseq-train
+tries with a third whether it can write some. They are replaced by these, which call them: a file is read as
+data and checked first, and errors name the flag and the file. What fairseq makes of a sound checkpoint stays
+as it is.
 """
 
 import argparse
@@ -66,6 +67,7 @@ def guard_checkpoints(passing: Mapping[str, Any]) -> None:
     for name, guarded in (
         ("load_checkpoint_to_cpu", functools.partial(_reader, passing)),
         ("load_model_ensemble_and_task", _builder),
+        ("verify_checkpoint_directory", _opener),
     ):
         stock = getattr(checkpoint_utils, name)
         setattr(checkpoint_utils, name, guarded(getattr(stock, "__wrapped__", stock)))
@@ -81,6 +83,10 @@ def _reader(passing: Mapping[str, Any], stock: Callable[..., Any]) -> Callable[.
         named, given = f"{_flag(path)} {path}", arg_overrides or {}
         try:
             found = read_checkpoint(PathManager.get_local_path(path), given)
+        except IsADirectoryError:
+            raise ValueError(f"{named} is a folder: name the checkpoint in it") from None
+        except OSError as error:
+            raise ValueError(f"{named} cannot be read ({error.strerror or error})") from error
         except ValueError as error:
             raise ValueError(f"{named} {error}") from error
         task = None if _task is None else _task()
@@ -115,7 +121,11 @@ def _builder(stock: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with _compared_by_fairseq():
                 return stock(filenames, *args, **options)
-        except (OSError, ImportError):
+        except OSError as error:
+            if str(error) != f"Model file not found: {filenames[0]}":
+                raise
+            raise FileNotFoundError(f"{_flag(filenames[0])} {filenames[0]} is not there") from None
+        except ImportError:
             raise
         except Exception as error:  # models raise about everything
             message = str(error)
@@ -127,6 +137,19 @@ def _builder(stock: Callable[..., Any]) -> Callable[..., Any]:
             raise ValueError(f"{named}: {_why_not_built(error)}") from error
 
     return load_model_ensemble_and_task
+
+
+def _opener(stock: Callable[[str], None]) -> Callable[[str], None]:
+    @functools.wraps(stock)
+    def verify_checkpoint_directory(save_dir: str) -> None:
+        try:
+            stock(save_dir)
+        except OSError as error:
+            raise ValueError(
+                f"--save-dir {save_dir}: no checkpoint can be written there ({error}): choose another folder"
+            ) from error
+
+    return verify_checkpoint_directory
 
 
 def _why_not_built(error: Exception) -> str:

@@ -4,12 +4,13 @@ import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from fairseq.data import FairseqDataset, iterators
 from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.language_modeling import LanguageModelingTask
+from omegaconf import DictConfig
 
 from ..criterions.base import TrimeCriterion
 from ..criterions.summary import TrainingSummary
@@ -32,13 +33,14 @@ from ..models.checkpoints import (
     refuse_other_dictionary,
 )
 from ..models.guard import compare_with
-from ..models.positions import check_room_for_bos
+from ..models.positions import check_positions, check_room_for_bos
 from ..models.traits import ModelTraits
 from .batches import planned_batches
 from .checks import check_flags, is_command, read_dictionary, refuse_memories
 from .config import TrimeLanguageModelingConfig
 from .segments import write_segments
 from .state import check_saved_dictionary, saved_state, saved_temperature, without_ours
+from .training_flags import check_training_flags
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +75,8 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
     @classmethod
     def setup_task(cls, args: Any, **kwargs: Any) -> "TrimeLanguageModelingTask":
         check_flags(TrimeLanguageModelingConfig, args)
+        if is_command("train") and isinstance(args, DictConfig):
+            check_training_flags(cast(DictConfig, args._get_root()))
         task: TrimeLanguageModelingTask = super().setup_task(args, **kwargs)
         task._validates_only = bool(kwargs.get("from_checkpoint"))
         if is_command("eval"):
@@ -119,10 +123,17 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
     def build_model(self, args: Any, from_checkpoint: bool = False) -> Any:
         num_types = len(self.source_dictionary)
         check_cutoffs(num_types, *cutoffs_in_use(args))
-        model = super().build_model(args, from_checkpoint)
-        refuse_other_dictionary(model, num_types)
         name = architecture(args)
         whose = f"--path {self.config.path} ({name})" if from_checkpoint else f"--arch {name}"
+        try:
+            model = super().build_model(args, from_checkpoint)
+        except AttributeError as error:
+            if "supported_targets" not in str(error):
+                raise
+            raise ValueError(f"{whose}: it is no language model") from None
+        refuse_other_dictionary(model, num_types)
+        if not from_checkpoint and is_command("train"):
+            check_positions(model, str(self.args.sample_break_mode), self.args.tokens_per_sample)
         self.traits = ModelTraits.of(model, str(self.args.knn_keytype), whose)
         if self._no_room_for_bos and str(self.args.sample_break_mode) != "eos":
             check_room_for_bos(model, self.args.tokens_per_sample)
