@@ -1,4 +1,5 @@
 # ruff: noqa: E402
+import logging
 import os
 import time
 
@@ -28,6 +29,14 @@ def dictionary():
     for word in "abcdefghijklmnop":
         words.add_symbol(word)
     return words
+
+
+@pytest.fixture(autouse=True)
+def own_handlers():
+    """Commands that a test runs in this process log to its own streams, which are closed when it ends."""
+    before = list(logging.root.handlers)
+    yield
+    logging.root.handlers[:] = before
 
 
 @pytest.fixture

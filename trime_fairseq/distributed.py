@@ -69,7 +69,7 @@ def _limit() -> float:
 
 
 def _give_up(seconds: float, options: dict[str, Any]) -> None:
-    """Whoever waits does so inside of PyTorch, where no exception reaches it."""
+    """Ends the process. It waits inside of PyTorch, where no exception reaches it."""
     who = f"rank {options.get('rank')} of {options.get('world_size')} at {options.get('init_method')}"
     sys.stdout.flush()
     sys.stderr.write(

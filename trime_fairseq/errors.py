@@ -16,9 +16,9 @@ from typing import Any
 from .files import PACKAGE
 from .flags import name_flags
 
-# With this variable the traceback comes, too.
+# This variable asks for the traceback as well.
 DEBUG = "TRIME_DEBUG"
-# What is raised with a sentence for users. All else is a fault of a program.
+# Errors whose message is a sentence for users. All others are bugs.
 _WITH_SENTENCE = (ValueError, OSError, ImportError, RuntimeError)
 _OTHERS = re.compile(r"[\\/](torch|fairseq|fairseq_cli)[\\/]")
 _FRAME = re.compile(r'^ *File "(.+)", line (\d+)', re.MULTILINE)
@@ -68,14 +68,14 @@ def _is_ours(kind: type[BaseException], frames: list[tuple[str, int]]) -> bool:
     if issubclass(kind, OSError):
         ours = [number for number, (path, _) in enumerate(frames) if _in_package(path)]
         after = frames[ours[-1] + 1 :] if ours else []
-        # What is not there says enough. All else that fairseq or PyTorch met is theirs.
+        # A missing file needs no traceback. Other errors inside of fairseq or PyTorch are theirs.
         return bool(ours) and (
             issubclass(kind, FileNotFoundError) or not any(_OTHERS.search(path) for path, _ in after)
         )
     path, line = frames[-1]
     if not _in_package(path):
         return False
-    # PyTorch and NumPy raise at a line of ours that calls them: that is a fault, not a sentence.
+    # An error of PyTorch or NumPy ends at a line of ours that calls them: that is a bug, not a sentence.
     source = linecache.getline(path, line).strip()
     return not source or source.startswith("raise")
 

@@ -7,35 +7,11 @@ import pytest
 import torch
 
 from tests.binarised import lines_of, make_dictionary, model_arguments, write_text
+from tests.small_tasks import make_task
 from trime_fairseq.data.stored_text import CodedText, StoredText
-from trime_fairseq.tasks.config import TrimeLanguageModelingConfig
-from trime_fairseq.tasks.trime_language_modeling import TrimeLanguageModelingTask
 
 LINES = lines_of(30)
 FORMATS = ["lazy", "huffman", "raw"]
-
-
-def make_task(data, **settings):
-    values = dict(
-        tokens_per_sample=16,
-        seed=1,
-        dataset_impl=None,
-        batch_size=None,
-        batch_size_valid=None,
-        use_plasma_view=False,
-        plasma_path="",
-        context_window=0,
-        gen_subset="test",
-        train_subset="train",
-        distributed_world_size=1,
-        max_tokens=64,
-        path=None,
-        fp16=False,
-        post_process=None,
-    )
-    return TrimeLanguageModelingTask.setup_task(
-        TrimeLanguageModelingConfig(data=str(data), **{**values, **settings})
-    )
 
 
 def targets(iterator):

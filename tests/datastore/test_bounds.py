@@ -34,12 +34,12 @@ faiss = pytest.importorskip("faiss")
         ("--factory PQ4x24", "x24 must be from 1 to 16"),
         ("--factory IVF8_HNSW1000000,Flat", "HNSW1,000,000 must be from 1 to 512"),
         (f"--factory IVF{10**30},Flat", "must be from 1 to 4,194,304"),
-        ("--ncentroids 1000000000", "--ncentroids 1,000,000,000: must be at most 4,194,304"),
-        ("--seed -1", "--seed -1: must be at least 0"),
+        ("--ncentroids 1000000000", "--ncentroids must be at most 4,194,304, not 1000000000"),
+        ("--seed -1", "--seed must not be negative: -1"),
         (f"--seed {10**30}", "must be at most"),
-        ("--probe -3", "--probe -3: must be at least 1"),
-        (f"--probe {10**12}", "--probe 1,000,000,000,000: must be at most 2,147,483,647"),
-        ("--num_training_keys 0", "--num_training_keys 0: must be at least 1"),
+        ("--probe -3", "--probe must be positive, not -3"),
+        (f"--probe {10**12}", "--probe must be at most 2,147,483,647, not 1000000000000"),
+        ("--num_training_keys 0", "--num_training_keys must be positive, not 0"),
         (f"--num_training_keys {10**30}", "must be at most"),
         (f"--num_keys_to_add_at_a_time {10**30}", "must be at most"),
         ("--starting_point -1", "--starting_point -1 is not a row"),
@@ -71,5 +71,5 @@ def test_chunks_larger_than_memory(tmp_path, monkeypatch):
 def test_searches_out_of_bounds(setting, number):
     store = Datastore("toy", np.zeros(5, dtype=np.int64), None, 4, None)
     index = Index("toy", faiss.IndexFlatIP(4), None, "ip")
-    with pytest.raises(DatastoreError, match=f"`{setting}` {number}: must be at least 1"):
+    with pytest.raises(DatastoreError, match=f"`{setting}` must be positive, not {number}"):
         Retriever(index, store, **{"k": 2, setting: number})

@@ -96,12 +96,12 @@ def test_streaming_passes_other_flags_to_the_evaluation(tmp_path, monkeypatch, c
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--ncentroids", "0"], "--ncentroids 0: must be at least 1"),
+        (["--ncentroids", "0"], "--ncentroids must be positive, not 0"),
         (["--ncentroids", "2000"], "lower --ncentroids (or another --factory)"),
         (["--num_training_keys", "7"], "--num_training_keys 7 is less than the 8 lists"),
         (["--factory", "Nonsense"], "--factory Nonsense: Faiss cannot make it"),
-        (["--num-keys-to-add-at-a-time", "0"], "--num_keys_to_add_at_a_time 0: must be at least 1"),
-        (["--probe", "0"], "--probe 0: must be at least 1"),
+        (["--num-keys-to-add-at-a-time", "0"], "--num_keys_to_add_at_a_time must be positive, not 0"),
+        (["--probe", "0"], "--probe must be positive, not 0"),
         (["--starting-point", "1500"], "--starting_point 1,500 is not a row"),
         (["--dstore-size", "7"], "says 1,500, not 7 (--dstore_size)"),
         (["--dstore-mmap", "{0}/none"], "none_vals.npy does not exist: check the prefix"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.fuzzing.mutations import flip
 from trime_fairseq.datastore import (
     DatastoreError,
     DatastoreWriter,
@@ -34,12 +35,6 @@ FILES = ("dstore-fp16_keys.npy", "dstore_vals.npy", "dstore.json")
 
 def files(folder):
     return {name: (folder / name).read_bytes() for name in FILES}
-
-
-def flip(path, offset=None, bit=0x10):
-    content = bytearray(Path(path).read_bytes())
-    content[len(content) // 2 if offset is None else offset] ^= bit
-    Path(path).write_bytes(content)
 
 
 def damaged(folder, name, how):

@@ -25,7 +25,7 @@ faiss = pytest.importorskip("faiss")
     [
         ({"code_size": 5}, "`code_size` 5"),
         ({"code_size": 0}, "`code_size` 0"),
-        ({"ncentroids": 0}, "`ncentroids` 0"),
+        ({"ncentroids": 0}, "`ncentroids` must be positive, not 0"),
         ({"factory": "IVF8,Nonsense"}, "`factory` IVF8,Nonsense"),
         ({"factory": "IVF8,PQ7"}, "`factory` IVF8,PQ7"),
         ({"metric": "l1"}, "`metric` l1"),

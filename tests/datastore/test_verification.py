@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from fairseq.data import Dictionary
 
+from tests.fuzzing.mutations import flip
 from trime_fairseq.cli.datastore import main
 from trime_fairseq.datastore import DatastoreError, DatastoreWriter, IndexConfig
-from trime_fairseq.datastore.dictionary import read_symbols, symbols_hash
-from trime_fairseq.files import text_hash
+from trime_fairseq.datastore.dictionary import read_symbols
+from trime_fairseq.files import symbols_hash, text_hash
 
 from .small_stores import CONFIG, DIMENSION, ROOT, ROWS, build, small_manifest, small_rows, stream
 
@@ -51,14 +52,6 @@ def run(capsys, *words):
 def verify(capsys, folder, *more):
     words = ["--indexfile", folder / "knn.ip", "--dictionary", folder]
     return run(capsys, "verify", folder / "dstore", *words, *more)
-
-
-def flip(path, offset=1000):
-    with open(path, "r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)[0]
-        file.seek(offset)
-        file.write(bytes([byte ^ 1]))
 
 
 def change_json(path, **changes):

@@ -245,8 +245,8 @@ def test_bad_input_ends_before_the_model_runs(store, small, flags, message):
         ),
         ({"indexfile": "{0}/negative"}, "holds ids from -4,1.* its datastore has rows from 0 to 4,134"),
         ({"indexfile": "{0}/squared"}, "is not the index that .*squared.json describes"),
-        ({"probe": 0}, "--probe 0: must be at least 1"),
-        ({"k": 0}, "--k 0: must be at least 1"),
+        ({"probe": 0}, "--probe must be positive, not 0"),
+        ({"k": 0}, "--k must be positive, not 0"),
     ],
 )
 def test_what_does_not_fit(store, changes, message):

@@ -10,7 +10,7 @@ from tests.commands import evaluate_here
 from trime_fairseq.evaluation import EvaluationResult, rescue
 from trime_fairseq.evaluation.rescue import write_or_rescue
 from trime_fairseq.evaluation.result import Shard
-from trime_fairseq.evaluation.shards import merge_shard_files, read_shard
+from trime_fairseq.evaluation.shards import merge_shard_files, read_shard, write_result
 
 GOOD = EvaluationResult(10, 1.0, 25.0, 30.0, 0.2, 0.3, {}, {"stage_seconds": {"model": 0.5}}).as_json()
 
@@ -95,6 +95,18 @@ def test_others_files_are_read_before_the_model_runs(small, tmp_path, no_model):
         evaluate_here("word-trime", flags, small)
 
 
+def test_planted_link_is_replaced(tmp_path):
+    """Nobody chose the name of a shard's file; the name of the whole is a user's."""
+    (tmp_path / "mine").write_text("mine")
+    for name in ("shard", "whole"):
+        (tmp_path / name).symlink_to("mine")
+    write_result(str(tmp_path / "shard"), {"tokens": 1}, follow_links=False)
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "shard").is_symlink()
+    write_result(str(tmp_path / "whole"), {"tokens": 2})
+    assert json.loads((tmp_path / "mine").read_text()) == {"tokens": 2}
+
+
 def test_more_shards_than_batches(small, no_model):
     flags = "--max-tokens 1024 --num-shards 500 --shard-id 499"
     with pytest.raises(ValueError, match=r"--num-shards 500: the text has \d batches, so --shard-id 499 has"):
@@ -139,7 +151,7 @@ def test_memories_larger_than_the_text(small, caplog, monkeypatch):
     assert f"--mem-size 5,000 is all of the text, {all_of_it.tokens:,} tokens" in caplog.text
     larger = evaluate_here("word-trime", f"{flags} 1000000000000", small)
     assert larger.nll_nats == all_of_it.nll_nats
-    monkeypatch.setattr("trime_fairseq.evaluation.room._host_memory", lambda: 2**20)
+    monkeypatch.setattr("trime_fairseq.evaluation.room.memory_size", lambda: 2**20)
     with pytest.raises(
         ValueError, match=r"--mem-size 5000 needs 0\.0 GiB for the keys of 4,\d+ tokens; this"
     ):
@@ -187,7 +199,7 @@ def test_a_full_disk_at_the_end(small, tmp_path, monkeypatch, caplog):
     path = tmp_path / "f.json"
     places = []
 
-    def write(place, content):
+    def write(place, content, **options):
         places.append(place)
         if place == str(path):
             full(place)

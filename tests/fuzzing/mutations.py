@@ -5,6 +5,7 @@ import io
 import json
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,13 @@ _ODD: list[Any] = [
     [],
     {},
 ]
+
+
+def flip(path: Any, offset: int | None = None, bit: int = 0x10) -> None:
+    """One bit of a file turned: of the byte at ``offset``, by default of the middle one."""
+    content = bytearray(Path(path).read_bytes())
+    content[len(content) // 2 if offset is None else offset] ^= bit
+    Path(path).write_bytes(content)
 
 
 def flip_bits(content: bytes, draw: random.Random) -> bytes:

@@ -1,20 +1,20 @@
 """Downloads from servers that send nonsense, break off or change their files."""
 
-import http.server
 import sys
-import threading
 
 import pytest
 
 from tests.bm25.small import largest_file
 from tests.commands import ROOT
 
+from .serving import Quiet, serving
+
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import fetch  # noqa: E402
 
 
-class Server(http.server.BaseHTTPRequestHandler):
+class Server(Quiet):
     """Says what it was told to; a part of a file is answered by the second, if there are two."""
 
     def do_GET(self):
@@ -28,18 +28,11 @@ class Server(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *unused):
-        pass
-
 
 @pytest.fixture
 def server():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
-        running.asked = []
-        running.address = f"http://127.0.0.1:{running.server_port}"
-        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
+    with serving(Server) as running:
         yield running
-        running.shutdown()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import http.server
 import shutil
 import sys
 import tarfile
@@ -15,6 +14,8 @@ from fairseq.data import Dictionary, data_utils
 
 from tests.commands import REFERENCE, ROOT, run
 
+from .serving import Quiet, serving
+
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import enwik8  # noqa: E402
@@ -24,7 +25,7 @@ import get_data  # noqa: E402
 CONTENT = bytes(range(256)) * 8192
 
 
-class Server(http.server.BaseHTTPRequestHandler):
+class Server(Quiet):
     """Serves CONTENT under /file, with ranges; /broken ends early; nothing else exists."""
 
     def do_GET(self):
@@ -41,18 +42,11 @@ class Server(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(CONTENT[begin : 1_500_000 if self.path == "/broken" else None])
 
-    def log_message(self, *unused):
-        pass
-
 
 @pytest.fixture
 def server():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
-        running.asked = []
-        running.address = f"http://127.0.0.1:{running.server_port}"
-        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
+    with serving(Server) as running:
         yield running
-        running.shutdown()
 
 
 def test_mirrors_in_turn_and_an_interrupted_download(server, tmp_path):

@@ -7,31 +7,16 @@ from omegaconf import OmegaConf
 
 from tests.commands import REFERENCE
 from tests.recorded import make_criterion, make_order
+from tests.small_tasks import make_task
 from trime_fairseq.criterions import TrimeCriterionConfig
 from trime_fairseq.evaluation import MemoryScorer
 from trime_fairseq.models.checkpoints import dictionary_state
-from trime_fairseq.tasks.config import TrimeLanguageModelingConfig
-from trime_fairseq.tasks.trime_language_modeling import TrimeLanguageModelingTask
 
 
 @pytest.fixture(scope="module")
 def task():
-    cfg = TrimeLanguageModelingConfig(
-        data=str(REFERENCE / "data" / "word"),
-        tokens_per_sample=32,
-        seed=1,
-        dataset_impl=None,
-        batch_size=None,
-        batch_size_valid=None,
-        use_plasma_view=False,
-        plasma_path="",
-        context_window=96,
-        gen_subset="valid",
-        path=None,
-        fp16=False,
-        post_process=None,
-    )
-    task = TrimeLanguageModelingTask.setup_task(cfg)
+    data = REFERENCE / "data" / "word"
+    task = make_task(data, tokens_per_sample=32, context_window=96, gen_subset="valid")
     task.load_dataset("valid")
     return task
 

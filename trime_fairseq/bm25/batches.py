@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files import NotNegative, Positive, check_writable, read_json, text_hash, write_json
+from ..flags.bounds import SEED, check_argument
 from .chain import greedy_chain
-from .limits import check_seed
 from .results import SearchResults
 from .segments import SegmentsInfo
 
-# Of a list of N segments, as any program may write it: at most so many bytes, and so many for each.
+# The most bytes of a list of N segments, however a program formats it: some, and some for each segment.
 _BYTES, _BYTES_OF_ID = 2**20, 32
 
 
@@ -43,7 +43,7 @@ def order_hash(order: Iterable[int]) -> str:
 
 
 def read_order(batch_file: str, where: str, segments: int, others: str) -> NDArray[np.int64]:
-    """The ids of a list of predefined batches, int64 [segments]: for the training, and for all else.
+    """Reads a list of predefined batches, int64 [segments]; training and reports read it here.
 
     Args:
         batch_file: the list.
@@ -95,7 +95,7 @@ def write_batches(results: SearchResults, batch_file: str, seed: int = 1) -> Bat
     Raises:
         ValueError: if results are missing, or if another file is there, or nothing can be written.
     """
-    check_seed(seed)
+    check_argument("seed", seed, SEED)
     check_writable("`batch_file`", batch_file)
     _refuse_others(batch_file, results)
     chain = greedy_chain(results.read()[0], seed)
@@ -115,7 +115,7 @@ def write_batches(results: SearchResults, batch_file: str, seed: int = 1) -> Bat
 
 
 def _refuse_others(batch_file: str, results: SearchResults) -> None:
-    """Raises ValueError if a list is there that was not made of these segments."""
+    """Raises ValueError if the file is there and was not made from these segments."""
     if not os.path.exists(batch_file) or not os.path.getsize(batch_file):
         return
     what = f"`batch_file` {batch_file} is there, "

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..flags.bounds import SEED, check_argument
 from .engines.base import NONE
-from .limits import check_seed
 from .progress import progress_bar
 
 
@@ -38,7 +38,7 @@ def greedy_chain(neighbors: NDArray[np.int32], seed: int = 1) -> Chain:
     Raises:
         ValueError: for ids of no segment, or an impossible seed.
     """
-    check_seed(seed)
+    check_argument("seed", seed, SEED)
     count = len(neighbors)
     if neighbors.size and not NONE <= neighbors.min() <= neighbors.max() < count:
         raise ValueError(f"neighbours must be ids from 0 to {count - 1}: search again")

@@ -10,10 +10,11 @@ from glob import glob
 from typing import Annotated, ClassVar, Optional
 
 from ..files import Description, Lock, check_writable, file_hash, text_hash
+from ..flags.bounds import check_argument
 from .engines import ENGINES, default_engine
 from .engines.base import Searcher
 from .engines.lucene import Lucene
-from .limits import MOST_SEGMENTS, MOST_THREADS, check_number
+from .limits import MOST_SEGMENTS, THREADS
 from .segments import Segments
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def index_segments(segments: Segments, index_path: str, engine: str | None = Non
     engine = engine or default_engine()
     if engine not in ENGINES:
         raise ValueError(f"`engine` {engine} is not one of {', '.join(sorted(ENGINES))}")
-    check_number("threads", threads, 1, MOST_THREADS)
+    check_argument("threads", threads, THREADS)
     info = IndexInfo(engine, segments.info.segments, segments.info.text_hash)
     check_writable("`index_path`", f"{folder}.lock")
     lock = Lock(f"{folder}.lock")
@@ -95,7 +96,7 @@ def _build(texts: list[str], folder: str, info: IndexInfo, threads: int) -> None
 
 
 def _files_hash(folder: str) -> str:
-    """SHA-256 of names and contents of the files of an index, but of its description."""
+    """SHA-256 of the names and contents of all files of an index except its description."""
     paths = sorted(os.path.join(where, name) for where, _, names in os.walk(folder) for name in names)
     kept = [os.path.relpath(path, folder) for path in paths]
     kept = [name for name in kept if name != IndexInfo.file_name]
@@ -140,7 +141,7 @@ def open_searcher(index_path: str, segments: Segments, threads: int = 1) -> Sear
         raise ValueError(
             f"{where} is the index of other segments than {segments.path}: remove it and build it again"
         )
-    check_number("threads", threads, 1, MOST_THREADS)
+    check_argument("threads", threads, THREADS)
     if info is not None:
         _check_files(index_path, info)
     engine = info.engine if info else Lucene.name

@@ -1,31 +1,16 @@
-"""Numbers and places that are checked before the work begins."""
+"""Bounds of numbers, and places, that are checked before the work begins."""
 
 import os
 import shutil
 
 from ..files import check_writable
+from ..flags.bounds import Bounds
 
 # Ids of segments are int32.
 MOST_SEGMENTS = 2**31 - 1
 # Commands or threads that share the work.
 MOST_SHARDS = 100_000
-MOST_THREADS = 1024
-MOST_SEED = 2**32 - 1
-
-
-def check_number(name: str, number: int, least: int, most: int) -> None:
-    """Raises ValueError, naming the argument, for a number outside of [least, most]."""
-    if number < least and least == 1:
-        raise ValueError(f"`{name}` must be positive, not {number}")
-    if number < least:
-        raise ValueError(f"`{name}` must not be negative: {number}")
-    if number > most:
-        raise ValueError(f"`{name}` must be at most {most:,}, not {number:,}")
-
-
-def check_seed(seed: int) -> None:
-    """Raises ValueError for what is no seed."""
-    check_number("seed", seed, 0, MOST_SEED)
+THREADS = Bounds(1, 1024)
 
 
 def check_folder(name: str, folder: str, example: str, needed: int = 0) -> None:

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files import file_hash, read_json, whole_file, write_json
+from ..flags.bounds import SEED, Bounds, check_argument
 from .batches import BatchesInfo, order_hash, read_order
 from .engines.base import need
 from .engines.bm25s import index_of, tokenized
-from .limits import check_number, check_seed
 from .segments import Segments
 
 ORDERS = {"the list": "list", "order of the text": "text", "random order": "random"}
@@ -67,8 +67,8 @@ def compare(
         ValueError: without one of the packages bm25s, scipy and matplotlib, for fewer than two segments, or
             for impossible numbers.
     """
-    check_seed(seed)
-    check_number("rare", rare, 1, 2**31 - 1)
+    check_argument("seed", seed, SEED)
+    check_argument("rare", rare, Bounds(1, 2**31 - 1))
     need("matplotlib", "matplotlib")  # rather now than after minutes
     if len(segments.texts) < 2:
         raise ValueError(f"`segments_path` {segments.path} holds one segment, which has no neighbour")
@@ -144,7 +144,7 @@ def _ratio(mine: Floats, others: Floats) -> float | None:
 
 
 def table(summarised: dict[str, Any]) -> str:
-    """Means, and how many times those of a random order, of a :func:`summary`."""
+    """The means of a :func:`summary`, and their ratios to those of a random order."""
     lines = [
         "| order | BM25 score | times random | overlap of rare words | times random |",
         "|" + " --- |" * 5,

@@ -23,7 +23,7 @@ from .limits import MOST_SEGMENTS, MOST_SHARDS, check_folder
 from .segments import SegmentsInfo
 
 _PIECE = re.compile(r"neighbors-(\d{8,10})\.npz")
-# Bytes of a piece beside its ids and scores.
+# Bytes of a piece, apart from its ids and scores.
 _FRAME = 4096
 
 
@@ -215,7 +215,7 @@ class SearchResults:
             raise ValueError(f"{self._path(begin)} is damaged (it is too short): remove it and search again")
 
     def _bytes_to_write(self) -> int:
-        """Those of the pieces of all shards that are not there."""
+        """Bytes of the ids and scores that are still missing, of all shards."""
         left = len(self._starts) - len(self._there())
         return min(left * self.info.piece, self.info.segments) * self.info.k * 8
 

@@ -2,13 +2,14 @@
 
 import numpy as np
 
+from ..flags.bounds import Bounds, check_argument
 from .engines.base import NONE, Hits, Searcher, no_hits
-from .limits import MOST_SEGMENTS, MOST_SHARDS, check_number
+from .limits import MOST_SEGMENTS, MOST_SHARDS
 from .progress import progress_bar
 from .results import SearchInfo, SearchResults
 from .segments import Segments
 
-# More neighbours than that, and than there are segments, are a slip of the pen.
+# More neighbours than that, and than there are segments, are a typing error.
 _MOST_NEIGHBORS = 1000
 
 
@@ -34,9 +35,9 @@ def search_segments(
     Raises:
         ValueError: for impossible numbers, or if the folder holds results of another search.
     """
-    check_number("k", k, 1, max(_MOST_NEIGHBORS, segments.info.segments))
-    check_number("num_shards", num_shards, 1, MOST_SHARDS)
-    check_number("piece", piece, 1, MOST_SEGMENTS)
+    check_argument("k", k, Bounds(1, max(_MOST_NEIGHBORS, segments.info.segments)))
+    check_argument("num_shards", num_shards, Bounds(1, MOST_SHARDS))
+    check_argument("piece", piece, Bounds(1, MOST_SEGMENTS))
     if not 0 <= shard_id < num_shards:
         raise ValueError(
             f"`shard_id` {shard_id} is not one of the `num_shards` {num_shards}: 0 to {num_shards - 1}"
@@ -63,7 +64,7 @@ def search_segments(
                 results.write(begin, ids, scores)
             except ValueError as error:
                 raise ValueError(
-                    f"`index_path` finds what is no segment ({error}): remove it and build it again"
+                    f"`index_path` finds ids that are no segments ({error}): remove it and build it again"
                 ) from error
     return results
 

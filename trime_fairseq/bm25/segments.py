@@ -108,7 +108,7 @@ def _texts(content: Any, where: str) -> list[str]:
 
 
 def _has_surrogates(text: str) -> bool:
-    """Whether it holds what JSON can write but no file of text can hold."""
+    """Whether it holds half of a surrogate pair: JSON can write it, a text file cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -3,7 +3,6 @@
 import argparse
 import errno
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -19,9 +18,11 @@ from ..bm25 import (
 )
 from ..bm25.engines import ENGINES
 from ..bm25.engines.lucene import PACKAGE, Lucene
-from ..bm25.limits import MOST_THREADS, check_folder, check_number
+from ..bm25.limits import THREADS, check_folder
 from ..bm25.report import compare, read_list, read_report, report_facts, table, write_report
 from ..data.export import run_export
+from ..flags.bounds import check_argument
+from ..machine import core_count
 from .flags import add_flag, add_version, log_to_stdout, run
 
 PROGRAM = "trime-bm25"
@@ -152,13 +153,12 @@ def _add_segments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_threads(parser: argparse.ArgumentParser) -> None:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    add_flag(parser, "--threads", type=int, default=cores, help="default: all cores, %(default)s")
+    add_flag(parser, "--threads", type=int, default=core_count(), help="default: all cores, %(default)s")
 
 
 def _threads(args: argparse.Namespace) -> int:
     threads = int(args.threads)
-    check_number("threads", threads, 1, MOST_THREADS)
+    check_argument("threads", threads, THREADS)
     return threads
 
 

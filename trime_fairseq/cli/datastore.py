@@ -1,4 +1,4 @@
-"""Tells what a datastore or an index is, and verifies its files. See docs/external-memory.md."""
+"""Describes a datastore or an index, and verifies its files. See docs/external-memory.md."""
 
 import argparse
 import sys

@@ -81,7 +81,7 @@ def evaluate_rows(
 
 
 def _check_finite(checkpoint: Checkpoint, memory: str, losses: Sequence[float]) -> None:
-    """Neither NaN nor infinity becomes a row."""
+    """Raises ValueError for a loss that is NaN or infinite, so that it never becomes a row."""
     if all(map(math.isfinite, losses)):
         return
     if any(map(math.isnan, losses)):
@@ -93,7 +93,7 @@ def _check_finite(checkpoint: Checkpoint, memory: str, losses: Sequence[float]) 
 
 
 def _named(checkpoint: Checkpoint, memory: Memory, family: MemoryConfig, record: Record) -> TunedRow:
-    """A row; errors name it."""
+    """Computes a row; errors name it."""
     try:
         row = _tuned(memory, family, record)
     except ValueError as error:

@@ -101,7 +101,7 @@ def _new(
 
 
 def _keep(path: str, identity: Identity, content: object) -> None:
-    """Where there is no room any more, the result of hours is kept elsewhere."""
+    """Writes a file; if the disk is full, writes it elsewhere, since it took hours to compute."""
     write_or_rescue(
         "--output", path, lambda place: keep(place, identity, content), "run the command again to go on"
     )

@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..bm25.limits import MOST_SEGMENTS, check_number
+from ..bm25.limits import MOST_SEGMENTS
 from ..bm25.progress import progress_bar
 from ..bm25.segments import SegmentsInfo
 from ..files import PACKAGE, Lock, check_writable, file_hash, whole_file
+from ..flags.bounds import Bounds, check_argument
 from .predefined import check_one_folder
 from .provenance import text_files_hash
 
@@ -43,7 +44,7 @@ def run_export(
             fairseq is not installed, or with fairseq's last line if it fails.
     """
     check_one_folder(data)
-    check_number("tokens_per_sample", tokens_per_sample, 1, MOST_SEGMENTS)
+    check_argument("tokens_per_sample", tokens_per_sample, Bounds(1, MOST_SEGMENTS))
     check_writable("`segments_path`", segments_path)
     lock = Lock(f"{segments_path}.lock")
     lock.acquire(wait=True)

@@ -54,7 +54,7 @@ class HostTargets(BaseWrapperDataset):
         )
         left_out = indices[sum(map(len, batches)) :]
         if len(left_out) and (self.whole or not batches):
-            # It was a batch within the bounds.
+            # It was within the bounds of a batch before fairseq cut it.
             batches.append(np.asarray(left_out))
         elif len(left_out):
             tokens = int(np.asarray(self.sizes)[left_out].astype(np.int64).sum())
@@ -64,3 +64,21 @@ class HostTargets(BaseWrapperDataset):
                 f"--required-batch-size-multiple {required_batch_size_multiple}: pass 1 to train on all"
             )
         return batches
+
+
+class KnownHostTargets:
+    """Keeps one :class:`HostTargets` for each dataset, since fairseq looks iterators up by dataset."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, bool], HostTargets] = {}
+
+    def of(self, dataset: Any, trains: bool, keep: bool) -> HostTargets:
+        """The wrapper of a dataset. Unless it is that of the training, its batches hold all samples.
+
+        Args:
+            keep: return the same wrapper next time. False where fairseq keeps no iterator, to free the data.
+        """
+        wrapped = self._known.get((dataset, trains)) or HostTargets(dataset, whole=not trains)
+        if keep:
+            self._known[dataset, trains] = wrapped
+        return wrapped

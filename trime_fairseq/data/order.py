@@ -15,7 +15,7 @@ from .predefined import check_description, check_one_folder, read_predefined
 from .provenance import text_files_hash
 from .text_order import consecutive_batches
 
-# The name of the hash of predefined batches in the iterator's state.
+# Under this name the state of the iterator holds the hash of predefined batches.
 _LIST_HASH = "trime_list_hash"
 
 
@@ -184,7 +184,7 @@ class TrainingOrder:
 
 
 class PlannedIterator(iterators.EpochBatchIterator):
-    """fairseq's iterator, which goes on only with the list of segments that it has followed so far.
+    """fairseq's iterator, which refuses to continue with another list of segments.
 
     Args:
         list_hash: of the predefined batches, see :func:`trime_fairseq.bm25.batches.order_hash`; None without.
@@ -195,12 +195,12 @@ class PlannedIterator(iterators.EpochBatchIterator):
         self.list_hash = list_hash
 
     def state_dict(self) -> dict[str, Any]:
-        """What fairseq writes into checkpoints: how far it is, and in which list."""
+        """What fairseq writes into checkpoints: the position, and the hash of the list."""
         state: dict[str, Any] = super().state_dict()
         return state if self.list_hash is None else {**state, _LIST_HASH: self.list_hash}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on where the state was saved. Raises ValueError for the state of another list."""
+        """Continues from a saved state. Raises ValueError if that is the state of another list."""
         # Checkpoints of earlier versions do not say.
         if state_dict.get(_LIST_HASH, self.list_hash) != self.list_hash:
             what = "is another list than the one" if self.list_hash else "is missing: there is a list"

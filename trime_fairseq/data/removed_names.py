@@ -11,7 +11,7 @@ from fairseq.data.huffman import huffman_coder
 
 
 class _Extended(types.ModuleType):
-    """A module with further names."""
+    """A module with additional names."""
 
     def __init__(self, module: types.ModuleType, **names: Any) -> None:
         super().__init__(module.__name__)
@@ -38,7 +38,7 @@ def restore_removed_names() -> None:
         token_block_dataset.np = _Extended(numpy, **missing)
     if not hasattr(util, "rindex"):
         huffman_coder.util = _Extended(util, rindex=_last_index)
-    # In a sample of one token fairseq computes what precedes it by two, and does not use it.
+    # For a sample of one token fairseq computes a position before its beginning, and does not use it.
     warnings.filterwarnings(
         "ignore", "overflow encountered in scalar", RuntimeWarning, "fairseq.data.token_block_dataset"
     )

@@ -79,8 +79,8 @@ class CodedText(FairseqDataset):
 
 
 def readable_in_any_order(dataset: Any, dictionary: Dictionary) -> Any:
-    """The dataset, with the parts replaced that cannot be read in any order, or are not in the numbers of the
-    dictionary."""
+    """Replaces the parts of a dataset that cannot be read in any order, or do not use the dictionary's
+    numbers."""
     if isinstance(dataset, IndexedDataset):
         return StoredText(dataset)
     if isinstance(dataset, HuffmanMMapIndexedDataset):

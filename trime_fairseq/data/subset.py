@@ -22,7 +22,7 @@ def load_subset(
     flag: str,
     combine: bool,
 ) -> None:
-    """Loads a subset as fairseq does, after a look at its files.
+    """Checks the files of a subset, then loads it as fairseq does.
 
     Args:
         load: fairseq's own way to load it.
@@ -62,7 +62,7 @@ def load_subset(
 
 
 def _count_long_samples(dataset: Any) -> None:
-    """fairseq keeps sizes in 16 bits: a sample of 65,600 tokens, a book on a line, would count as 64."""
+    """Corrects sizes that fairseq keeps in 16 bits, where a line of 65,600 tokens would count as 64."""
     slices = np.asarray(dataset.dataset.slice_indices)
     sizes = slices[:, 1].astype(np.int64) - slices[:, 0].astype(np.int64)
     if not np.array_equal(sizes, dataset.sizes):
@@ -70,7 +70,7 @@ def _count_long_samples(dataset: Any) -> None:
 
 
 def _tokens(path: str, types: int, impl: str | None, combine: bool) -> Iterator[int | None]:
-    """Of each text that is part of the subset."""
+    """Yields the number of tokens of each text of the subset; None where it is not known."""
     for number in count():
         part = f"{path}{number or ''}"
         if number and not (os.path.exists(part) or os.path.exists(f"{part}.idx")):

@@ -63,7 +63,7 @@ def check_text(path: str, types: int, impl: str | None = None) -> int | None:
     if impl == "raw" or (impl is None and os.path.isfile(path)):
         return _check_raw(path)
     if impl == "fasta" or (os.path.isfile(f"{path}.fasta") and not os.path.isfile(f"{path}.idx")):
-        # fairseq's lengths of its lines leave their ends out, so that blocks of tokens would be wrong.
+        # fairseq counts such lines without their ends, so blocks of tokens would be wrong.
         raise ValueError(
             f"--dataset-impl fasta is not for language models: write the sequences of {path}.fasta as lines "
             "and binarise them with fairseq-preprocess"
@@ -113,7 +113,7 @@ def _read_index(path: str, impl: str | None) -> _Index:
     try:
         return read(path, header)
     except (struct.error, KeyError):
-        raise _damaged(path, "its head is cut off or not that of a text") from None
+        raise _damaged(path, "its header is cut off or not that of a text") from None
 
 
 def _damaged(path: str, why: str) -> ValueError:
@@ -168,7 +168,7 @@ def _read_legacy(path: str, header: bytes) -> _Index:
     version, code, itemsize, lines, dimensions = struct.unpack_from("<QQQQQ", header, 8)
     dtype = _DTYPES[code]
     if version != 1 or np.dtype(dtype).itemsize != itemsize or dimensions != lines:
-        raise _damaged(path, "its head is not that of a text")
+        raise _damaged(path, "its header is not that of a text")
     _check_size(path, 48 + 8 * (2 * (lines + 1) + lines), lines)
     positions = [_array(path, "<i8", 48 + 8 * (lines + 1) * part, lines + 1) for part in range(2)]
     for begin in range(0, lines + 1, _ENTRIES):
@@ -179,7 +179,7 @@ def _read_legacy(path: str, header: bytes) -> _Index:
     tokens = _sum_of_sizes(path, sizes, positions[1][:-1], 1)
     if positions[1][-1] != tokens:
         raise _damaged(path, "its lengths and positions of lines do not fit each other")
-    # For Lua the numbers of tokens begin at 1.
+    # The format comes from Lua: numbers of tokens begin at 1.
     return _Index(tokens, tokens * itemsize, dtype, first=1)
 
 

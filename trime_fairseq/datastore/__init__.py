@@ -18,7 +18,9 @@ from .datastore import METRICS, Datastore, DatastoreError, Manifest, open_datast
 from .index.config import IndexConfig
 from .index.files import Index, open_index
 from .index.manifest import IndexManifest
+from .information import information
 from .streaming import StreamingIndex
+from .verification import Finding, verify
 from .writer import DatastoreWriter
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ __all__ = [
     "Datastore",
     "DatastoreError",
     "DatastoreWriter",
+    "Finding",
     "Index",
     "IndexConfig",
     "IndexManifest",
@@ -59,6 +62,8 @@ __all__ = [
     "check_keys",
     "check_values",
     "gpus_for_index",
+    "information",
     "open_datastore",
     "open_index",
+    "verify",
 ]

@@ -4,20 +4,20 @@ import numpy as np
 
 from .datastore import Datastore, DatastoreError, keys_path, values_path
 from .float_keys import check_finite
-from .index.checks import decoded_keys
+from .index.checks import BUILD_AGAIN, decoded_keys
 from .index.faiss_library import import_faiss
 from .index.files import Index
 from .progress import checksum_with_progress
 
-# Of keys that are compared with an index. By chance half of them are nearer to their own row than to another,
-# give or take 2 of 100; even a code of 8 bits brings it above 70.
+# So many keys are compared with an index, and so large a share must be nearer to its own row than to another.
+# By chance that is half of them, plus or minus 0.02; even a code of 8 bits brings it above 0.7.
 _SAMPLE, _LEAST_SHARE = 1000, 0.6
-# A coarse code shortens keys, to half of their length at most in practice.
+# A coarse code shortens keys, in practice to no less than half of their length.
 _MOST_LENGTH = 4.0
 
 
 def check_values(store: Datastore, vocabulary: int | None = None, *, checksum: bool = True) -> None:
-    """Checks the tokens of a store, in one pass, or two.
+    """Checks the tokens of a store: one pass, and one for the checksum.
 
     Args:
         vocabulary: number of symbols of the dictionary, if it is known.
@@ -47,7 +47,7 @@ def check_values(store: Datastore, vocabulary: int | None = None, *, checksum: b
 
 
 def check_keys(index: Index, store: Datastore) -> None:
-    """Whether the keys of a store are those of an index, by a sample of them.
+    """Compares a sample of the keys of a store with those of an index.
 
     Raises:
         DatastoreError: if they are not, or are no numbers.
@@ -62,10 +62,7 @@ def check_keys(index: Index, store: Datastore) -> None:
     if index.metric == "cos":
         import_faiss().normalize_L2(keys)
     if not np.isfinite(decoded).all():
-        raise DatastoreError(
-            f"the index {index.path} holds NaN or infinity: remove it and build it again with "
-            "trime-build-index"
-        )
+        raise DatastoreError(f"the index {index.path} holds NaN or infinity: {BUILD_AGAIN}")
     with np.errstate(over="ignore"):
         own = np.square(decoded - keys).sum(axis=1)
         others = np.square(decoded - np.roll(keys, len(keys) // 2, axis=0)).sum(axis=1)

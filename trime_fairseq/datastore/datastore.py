@@ -22,7 +22,7 @@ from ..files import Description, Differences, NotNegative, Positive, file_checks
 
 VALUE_DTYPE = "int64"
 METRICS = ("l2", "ip", "cos")
-# What says that the files of a store are whole; it is known when they are.
+# These fields say that the files of a store are whole; they are known once the files are.
 _CONTENTS = ("complete", "keys_bytes", "values_bytes", "keys_checksum", "values_checksum")
 
 
@@ -130,7 +130,7 @@ class Manifest(Description):
         return ", ".join(found)
 
     def completed(self, prefix: str, checksum: Callable[[str], str] = file_checksum) -> "Manifest":
-        """With sizes and checksums of the files, which must be whole."""
+        """A manifest that also holds sizes and checksums of the files, which must be whole."""
         paths = {"values": values_path(prefix)}
         if self.keys_stored:
             paths["keys"] = keys_path(prefix, self.key_dtype)

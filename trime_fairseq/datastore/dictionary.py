@@ -2,7 +2,6 @@
 
 import os
 
-from ..files import text_hash
 from .datastore import DatastoreError
 
 # What fairseq puts before the symbols of the file.
@@ -34,8 +33,3 @@ def read_symbols(path: str) -> list[str]:
                 f"`dictionary` {file}: line {len(symbols) - len(_SPECIAL) + 1} is not a symbol and its count"
             ) from error
     return symbols
-
-
-def symbols_hash(symbols: list[str]) -> str:
-    """``dictionary_hash`` of manifests."""
-    return text_hash("\n".join(symbols))

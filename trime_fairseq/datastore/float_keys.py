@@ -1,11 +1,11 @@
 """Keys as Faiss takes them: float32, finite, normalised for the cosine."""
 
-import os
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..machine import memory_size
 from .datastore import DatastoreError, finite
 from .index.faiss_library import import_faiss
 
@@ -47,7 +47,7 @@ def float_keys(
 def check_memory(name: str, value: int, rows: int, dimension: int) -> None:
     """Raises DatastoreError, naming the argument, if ``rows`` keys in float32 exceed the machine's memory."""
     wanted = rows * dimension * 4
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    there = memory_size()
     if wanted > there:
         raise DatastoreError(
             f"`{name}` {value:,}: so many keys take {wanted / 1e9:,.1f} GB, the machine has "

@@ -1,4 +1,4 @@
-"""The note of a process about the rows of a datastore that it has written."""
+"""How far a process is that writes rows of a datastore."""
 
 import os
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from .datastore import DatastoreError
 
 @dataclass(frozen=True)
 class Note(Description):
-    """The rows [begin, end) are this process's, those before ``done`` are on the disk."""
+    """This process writes the rows [begin, end); those before ``done`` are on the disk."""
 
     error: ClassVar[type[ValueError]] = DatastoreError
     # Version 0.1.0 wrote these three numbers alone.

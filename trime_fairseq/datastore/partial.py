@@ -46,7 +46,7 @@ class PartialArray:
         except ValueError as error:
             raise DatastoreError(str(error)) from error
         if os.fstat(self._file).st_size not in (0, self._size):
-            # It was cut off, or another's. Nobody writes it: whoever does has given it its size.
+            # It was cut off, or is another's. Nobody is writing it: a writer gives it its full size first.
             os.ftruncate(self._file, 0)
         # Sparse: all processes see the same size, and blocks are taken as rows come.
         os.ftruncate(self._file, self._size)

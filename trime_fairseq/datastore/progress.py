@@ -1,4 +1,4 @@
-"""Checksums of large files, with a bar that tells how long they take."""
+"""Checksums of large files, with a progress bar."""
 
 import os
 
@@ -7,7 +7,7 @@ from tqdm import tqdm
 from ..files import file_checksum
 from ..files.hashes import Visitor
 
-# A second or more.
+# From this size on it takes a second or more.
 _LARGE = 2**30
 
 

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..distributed import world_size
+from ..flags.bounds import Bounds, check_argument
 from .contents import check_keys, check_values
 from .datastore import Datastore, DatastoreError
+from .index.checks import BUILD_AGAIN
 from .index.faiss_library import faiss_error, import_faiss
 from .index.files import Index
 
@@ -75,8 +77,8 @@ class Retriever:
         devices: tuple[int, ...] = (),
     ) -> None:
         for name, number in (("k", k), ("probe", probe)):
-            if number is not None and number < 1:
-                raise DatastoreError(f"`{name}` {number}: must be at least 1")
+            if number is not None:
+                check_argument(name, number, Bounds(1), DatastoreError)
         if k > store.rows:
             raise DatastoreError(f"`k` {k:,} exceeds the datastore {store.prefix} of {store.rows:,} rows")
         if devices and max(k, probe or 0) > GPU_LIMIT:
@@ -136,14 +138,15 @@ class Retriever:
         )
 
     def _check_found(self, scores: Tensor, rows: Tensor) -> None:
-        """On the CPU, where looking costs no waiting. Ids of most indexes were checked when it was opened."""
+        """Checks what Faiss returned, on the CPU only: a GPU would have to be waited for. The ids of most
+        indexes were checked when they were opened."""
         if rows.is_cuda or scores.is_cuda or not len(rows):
             return
         first, last = int(rows.min()), int(rows.max())
         if first < -1 or last >= len(self._values):
             raise DatastoreError(
                 f"the index found rows from {first:,} to {last:,} of {len(self._values):,}: it is damaged; "
-                "remove it and build it again with trime-build-index"
+                f"{BUILD_AGAIN}"
             )
         if bool((~scores.isfinite() & (rows >= 0)).any()):
             raise DatastoreError(

@@ -1,4 +1,4 @@
-"""Goes through the files of a datastore and its index, and tells everything that is wrong with them."""
+"""Reads the files of a datastore and its index, and reports everything that is wrong with them."""
 
 import os
 from collections.abc import Iterator
@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import symbols_hash
 from .contents import check_keys, check_values
 from .datastore import Datastore, DatastoreError, Manifest, finite, keys_path, open_datastore, values_path
-from .dictionary import read_symbols, symbols_hash
-from .index.checks import stored_ids
+from .dictionary import read_symbols
+from .index.checks import BUILD_AGAIN, stored_ids
 from .index.files import Index, open_index
 from .progress import checksum_with_progress
 
@@ -119,7 +120,7 @@ def _verify_index(index: Index, store: Datastore) -> Iterator[Finding]:
         yield Finding(
             True,
             f"the index {index.path} lacks {missing:,} rows of the datastore, others are there twice: "
-            "remove it and build it again with trime-build-index",
+            f"{BUILD_AGAIN}",
         )
     try:
         check_keys(index, store)

@@ -10,12 +10,12 @@ from omegaconf import II
 
 from ..files import check_writable
 from ..flags import flag
-from ..flags.bounds import TEMPERATURE, Bounds, check_bounds
+from ..flags.bounds import SEED, TEMPERATURE, Bounds, check_bounds
 from ..models.config import KeyConfig
 from .datastore_config import DatastoreConfig, check_index_name
 
 MODES = ("gn", "lm", "li")
-# Of more, the scores of a batch alone are gigabytes.
+# With more, the scores of one batch are gigabytes.
 MOST_NEIGHBORS = 2**20
 # Flags that would do nothing without a search.
 SEARCH_FLAGS = (
@@ -219,7 +219,7 @@ class EvaluationConfig(LanguageModelingConfig, MemoryConfig, DatastoreConfig):  
     fp16: bool = II("common.fp16")
     cpu: bool = II("common.cpu")
     # Of other groups too: fairseq takes any number.
-    seed: int = field(default=II("common.seed"), metadata={"bounds": Bounds(0, 2**32 - 1)})
+    seed: int = field(default=II("common.seed"), metadata={"bounds": SEED})
     num_shards: int = field(default=II("dataset.num_shards"), metadata={"bounds": Bounds(1)})
     shard_id: int = field(default=II("dataset.shard_id"), metadata={"bounds": Bounds(0)})
     num_workers: int = field(default=II("dataset.num_workers"), metadata={"bounds": Bounds(0, 1024)})

@@ -9,6 +9,7 @@ from typing import Optional
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 
 from ..datastore import METRICS, SIMILARITIES, DatastoreError
+from ..datastore.index.config import PROBES, ROWS
 from ..flags import name_flags
 from ..flags.bounds import Bounds
 
@@ -61,7 +62,7 @@ class DatastoreConfig(FairseqDataclass):  # type: ignore[misc]
         default=None,
         metadata={
             "help": "lists of the index to visit; by default as the index was built",
-            "bounds": Bounds(1, 2**31 - 1),
+            "bounds": PROBES,
         },
     )
     faiss_metric_type: Optional[ChoiceEnum(METRICS)] = field(  # type: ignore[valid-type]
@@ -94,7 +95,7 @@ class DatastoreConfig(FairseqDataclass):  # type: ignore[misc]
         default=None,
         metadata={
             "help": "number of keys, if not all evaluated tokens; of a datastore without manifest",
-            "bounds": Bounds(1, 2**62),
+            "bounds": ROWS,
         },
     )
     save_knnlm_dstore: bool = field(

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..distributed import world_size
+from ..files import without_infinity
 from ..flags import flag
 from .units import TextUnits
 
@@ -152,7 +153,7 @@ class EvaluationResult:
             **self.measured,
             **({} if self.units is None else self.units.losses(self.nll_nats)),
         }
-        return {name: None if _is_infinite(value) else value for name, value in content.items()}
+        return without_infinity(content)
 
     @classmethod
     def merge(cls, shards: Sequence[Mapping[str, Any]], description: Mapping[str, Any]) -> "EvaluationResult":
@@ -222,10 +223,6 @@ class EvaluationResult:
         *others, last = settings
         names = f"{', '.join(others)} and {last}" if others else last
         return f"tune {names} with trime-tune"
-
-
-def _is_infinite(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
 
 
 def perplexity(loss: float) -> float:

@@ -1,17 +1,13 @@
 """Whether the long-term memory that is asked for has room."""
 
 import logging
-import os
-from contextlib import suppress
 
 import torch
 
+from ..machine import memory_size
 from .config import EvaluationConfig
 
 logger = logging.getLogger(__name__)
-
-# Where a container says how much memory it has.
-_CONTAINER = "/sys/fs/cgroup/memory.max"
 
 
 def check_memory_size(config: EvaluationConfig, tokens: int, dimension: int) -> None:
@@ -29,7 +25,7 @@ def check_memory_size(config: EvaluationConfig, tokens: int, dimension: int) -> 
     on_gpu = torch.cuda.is_available() and not config.cpu
     # Keys and tokens; the buffer has room for twice what the memory holds.
     needed = 2 * held * (dimension * (2 if config.fp16 else 4) + 8)
-    there = torch.cuda.mem_get_info()[1] if on_gpu else _host_memory()
+    there = torch.cuda.mem_get_info()[1] if on_gpu else memory_size()
     if needed > there:
         raise ValueError(
             f"--mem-size {config.mem_size} needs {needed / 2**30:,.1f} GiB for the keys of {held:,} tokens; "
@@ -37,11 +33,3 @@ def check_memory_size(config: EvaluationConfig, tokens: int, dimension: int) -> 
         )
     if config.mem_size > tokens:
         logger.info(f"TRIME: --mem-size {config.mem_size:,} is all of the text, {tokens:,} tokens")
-
-
-def _host_memory() -> int:
-    """Bytes."""
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with suppress(OSError, ValueError), open(_CONTAINER, encoding="ascii") as file:
-        there = min(there, int(file.read()))
-    return there

@@ -133,7 +133,7 @@ class EvaluationRun:
             return
         result.log(f"shard {self._shard.id} of {self._shard.count}:", compare=False)
         if self._eval_file:
-            write_result(self._shard.file(self._eval_file), result.as_json())
+            write_result(self._shard.file(self._eval_file), result.as_json(), follow_links=False)
             merge_shard_files(result, self._eval_file, self._shard.count)
 
     def _end_without_result(self) -> None:

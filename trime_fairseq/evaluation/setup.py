@@ -14,8 +14,7 @@ from ..data.provenance import data_folders, text_files_hash
 from ..data.text_order import consecutive_batches, contiguous_shard, keep_short_enough
 from ..datastore import BackgroundSink, Manifest, RecallSample, Retriever, RowSink
 from ..distributed import is_distributed, rank, world_size
-from ..files import check_writable, file_hash, modification_time
-from ..models.checkpoints import dictionary_state
+from ..files import check_writable, file_hash, modification_time, symbols_hash
 from ..models.config import refuse_triton_on_cpu
 from .config import EvaluationConfig, MemoryConfig, part_of
 from .datastore_config import flags_named
@@ -182,7 +181,7 @@ class EvaluationSetup:
     def _open_external(self, tokens: int, at_end: list[Ending]) -> tuple[Retriever, RecallSample | None]:
         config = self.config
         use_gpu = torch.cuda.is_available() and not config.cpu
-        words = self._dictionary_hash(), config.path, len(self.dictionary)
+        words = symbols_hash(self.dictionary.symbols), config.path, len(self.dictionary)
         model = KeySource(self.key_dimension, config.knn_keytype, *words)
         retriever, store, metric = open_external(config, model, use_gpu)
         if not config.check_recall:
@@ -229,7 +228,7 @@ class EvaluationSetup:
             key_dtype="float16" if config.dstore_fp16 else "float32",
             keys_stored=True,
             key_type=config.knn_keytype,
-            dictionary_hash=self._dictionary_hash(),
+            dictionary_hash=symbols_hash(self.dictionary.symbols),
             checkpoint=config.path,
             checkpoint_hash=file_hash(config.path),
             data_hash=text_files_hash(config.data, config.gen_subset),
@@ -240,9 +239,6 @@ class EvaluationSetup:
             context_full_only=config.context_full_only,
             num_shards=self.shard.count,
         )
-
-    def _dictionary_hash(self) -> str:
-        return str(dictionary_state(self.dictionary.symbols)["hash"])
 
     def _describe(self) -> dict[str, Any]:
         config = self.config

@@ -104,12 +104,17 @@ def merge_shard_files(result: EvaluationResult, eval_file: str, count: int) -> N
     write_result(eval_file, {**whole.as_json(), "num_shards": count})
 
 
-def write_result(path: str, content: Mapping[str, Any]) -> None:
+def write_result(path: str, content: Mapping[str, Any], *, follow_links: bool = True) -> None:
     """Writes a result that was logged before.
+
+    Args:
+        follow_links: False for the file of a shard, whose name the user did not choose.
 
     Raises:
         ValueError: if it cannot be written there; it says where it is instead.
     """
-    write_or_rescue(
-        "--eval-file", path, lambda place: write_json(place, content), "the loss stands in the log"
-    )
+
+    def write(place: str) -> None:
+        write_json(place, content, follow_links=follow_links)
+
+    write_or_rescue("--eval-file", path, write, "the loss stands in the log")

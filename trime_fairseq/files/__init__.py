@@ -3,8 +3,8 @@
 import os
 
 from .description import FORMAT_VERSION, Description, Differences, NotNegative, Positive
-from .hashes import file_checksum, file_hash, text_hash
-from .json_file import read_json, write_json
+from .hashes import file_checksum, file_hash, symbols_hash, text_hash
+from .json_file import read_json, without_infinity, write_json
 from .lock import Lock
 from .places import open_regular, written_place
 from .whole import check_writable, new_temporary, remove_leftovers, whole_file
@@ -34,8 +34,10 @@ __all__ = [
     "open_regular",
     "read_json",
     "remove_leftovers",
+    "symbols_hash",
     "text_hash",
     "whole_file",
+    "without_infinity",
     "write_json",
     "written_place",
 ]

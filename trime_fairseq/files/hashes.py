@@ -2,15 +2,16 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from ..machine import core_count
 from .places import open_regular
 
 # Bytes of a block of a checksum, and of a read. Items of 2, 4 or 8 bytes never straddle two of them.
 BLOCK = 2**26
 _READ = 2**22
-# More threads than this wait for the disk.
+# More threads than this would wait for the disk.
 _THREADS = 8
 
 Visitor = Callable[[int, bytes], None]
@@ -31,6 +32,11 @@ def file_hash(*paths: str | None) -> str | None:
 def text_hash(text: str) -> str:
     """SHA-256 of a text, in hexadecimal digits."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def symbols_hash(symbols: Sequence[str]) -> str:
+    """SHA-256 of a dictionary, its symbols in their order: as checkpoints and manifests note it."""
+    return text_hash("\n".join(symbols))
 
 
 def file_checksum(
@@ -62,14 +68,9 @@ def file_checksum(
 
     whole = hashlib.sha256()
     try:
-        with ThreadPoolExecutor(min(_THREADS, _cores()), "checksum") as pool:
+        with ThreadPoolExecutor(min(_THREADS, core_count()), "checksum") as pool:
             for block in pool.map(digest, range(0, os.fstat(file).st_size, BLOCK)):
                 whole.update(block)
     finally:
         os.close(file)
     return whole.hexdigest()
-
-
-def _cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,12 +2,14 @@
 
 import json
 import os
+from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 from .places import open_regular
 from .whole import whole_file
 
-# A list of some millions of numbers. What is larger would take more than 2 GB when it is read, at worst.
+# Enough for a list of some millions of numbers. At worst, reading a larger file takes more than 2 GB.
 LARGEST = 2**26
 
 
@@ -29,6 +31,12 @@ def write_json(path: str, content: Any, indent: int | None = 1, *, follow_links:
         ) from error
     with whole_file(path, follow_links=follow_links) as file:
         file.write(text + "\n")
+
+
+def without_infinity(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a JSON object, with None for NaN and infinity, which JSON lacks."""
+    infinite = {name for name, value in content.items() if isinstance(value, float) and not isfinite(value)}
+    return {name: None if name in infinite else value for name, value in content.items()}
 
 
 def read_json(path: str, largest: int = LARGEST) -> Any:

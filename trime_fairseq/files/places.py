@@ -1,10 +1,10 @@
-"""What a path leads to: the file to write for it, and opening one without following what somebody planted."""
+"""Where a path leads: the file that is written for it, and opening files without following planted links."""
 
 import errno
 import os
 import stat
 
-# More links than that lead in a circle, says the kernel as well.
+# As in the kernel, more links than that count as a circle.
 _MOST_LINKS = 40
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -37,7 +37,7 @@ def written_place(path: str, follow_links: bool = True) -> str:
         if links > _MOST_LINKS:
             raise ValueError(f"{path} is a symbolic link that leads in a circle: remove it")
         if f"{folder}/".startswith("/proc/"):
-            # /dev/stdout and its kind: another file in the place of an open one is lost.
+            # Such as /dev/stdout: a file that replaces an open one is lost.
             raise ValueError(f"{path} is an open file of a process, no name of a file: choose another name")
         place = os.path.join(folder, os.readlink(place))
     try:

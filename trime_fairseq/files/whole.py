@@ -13,7 +13,7 @@ from .places import written_place
 
 # Names of files may have 255 bytes on most disks; temporary ones are 21 longer.
 _LONGEST_STEM = 230
-# A disk that has room for less is full.
+# A disk without room for so many bytes is full.
 _LITTLE = 2**16
 
 
@@ -62,7 +62,7 @@ def whole_file(path: str, mode: str = "w", *, follow_links: bool = True) -> Iter
     number, temporary = new_temporary(place)
     try:
         encoding = None if "b" in mode else "utf-8"
-        # Opened by its name, which ``file.name`` tells then, but it is the file that is locked.
+        # The opener returns the descriptor that holds the lock; the name is for ``file.name``.
         with open(temporary, mode, encoding=encoding, opener=lambda *_: number) as file:
             yield file
             file.flush()
@@ -100,7 +100,7 @@ def remove_leftovers(path: str) -> None:
     left = re.compile(re.escape(stem) + r"\.[0-9a-f]{16}\.tmp")
     for name in os.listdir(folder or "."):
         if name.startswith(stem) and left.fullmatch(name):
-            # Another process may be faster, or the file another user's.
+            # Another process may be faster, or the file may be another user's.
             with suppress(OSError):
                 _remove_if_free(os.path.join(folder, name))
 

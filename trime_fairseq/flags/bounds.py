@@ -28,7 +28,9 @@ class Bounds:
         return None
 
 
-# Of whatever scores are divided by. Beyond these, float32 holds neither quotients nor their sums.
+# Seeds that NumPy takes.
+SEED = Bounds(0, 2**32 - 1)
+# Temperatures. Beyond these, float32 holds neither the quotients of scores nor their sums.
 TEMPERATURE = Bounds(1e-10, 1e10)
 
 
@@ -54,8 +56,15 @@ def check_bounds(kind: Any, values: Any) -> None:
             raise ValueError(f"{flag(name)} {problem}")
 
 
+def check_argument(name: str, number: float, bounds: Bounds, error: type[ValueError] = ValueError) -> None:
+    """Raises ``error``, naming the argument in backticks, for a number out of bounds."""
+    problem = bounds.problem(number)
+    if problem:
+        raise error(f"`{name}` {problem}")
+
+
 def _all_bounds(kind: Any) -> dict[str, Bounds]:
-    """By the names of fields. One that another base repeats without bounds keeps them."""
+    """Bounds by the names of fields. A field that another base repeats without bounds keeps them."""
     found: dict[str, Bounds] = {}
     for base in reversed(kind.__mro__):
         for name, entry in base.__dict__.get("__dataclass_fields__", {}).items():

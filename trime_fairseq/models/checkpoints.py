@@ -11,7 +11,7 @@ from fairseq.distributed.utils import _TensorPlaceholder
 from omegaconf import AnyNode, DictConfig, ListConfig
 from omegaconf.base import ContainerMetadata, Metadata
 
-from ..files import text_hash
+from ..files import symbols_hash
 from .literals import literal
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def architecture(args: Any) -> str:
 def cutoffs_in_use(args: Any) -> tuple[str | None, str | None]:
     """The cutoffs of adaptive input and softmax; None where the model has none."""
     if architecture(args).startswith(("lstm_lm", "fconv_lm")) and args.criterion != "adaptive_loss":
-        # They come with cutoffs, but use them with that criterion only.
+        # They have cutoffs by default, but use them with that criterion only.
         return None, None
     return getattr(args, "adaptive_input_cutoff", None), getattr(args, "adaptive_softmax_cutoff", None)
 
@@ -72,12 +72,12 @@ def _integers(text: str) -> list[int] | None:
 
 
 def dictionary_state(symbols: Sequence[str]) -> dict[str, Any]:
-    """What checkpoints say of the dictionary of their training.
+    """What checkpoints keep of the dictionary of their training.
 
     Args:
         symbols: of the dictionary, in its order.
     """
-    return {"types": len(symbols), "hash": text_hash("\n".join(symbols))}
+    return {"types": len(symbols), "hash": symbols_hash(symbols)}
 
 
 def check_dictionary(trained: Any, symbols: Sequence[str]) -> None:

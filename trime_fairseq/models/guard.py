@@ -31,7 +31,7 @@ _FORCED = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
 class Task(Protocol):
-    """What compares checkpoints with its data."""
+    """A task that compares checkpoints with its data."""
 
     def check_state(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError for the state of a task that does not fit."""
@@ -104,7 +104,7 @@ def _reader(passing: Mapping[str, Any], stock: Callable[..., Any]) -> Callable[.
         del found
         try:
             state = stock(path, overrides, load_on_all_ranks)
-            # fairseq has composed them, in part from files of its own.
+            # fairseq has composed these settings, in part from files of its own.
             check_settings(state["cfg"], given)
         except Exception as error:  # of Hydra, OmegaConf, or any at all
             problem = " ".join(f"{type(error).__name__}: {error}".split())[:300]

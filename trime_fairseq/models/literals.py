@@ -4,7 +4,7 @@ import ast
 import warnings
 from typing import Any
 
-# Characters of a literal, and elements of its lists.
+# The most characters of a literal, and elements of its lists.
 LITERAL_LENGTH = 4000
 _LARGEST = 2000
 
@@ -39,7 +39,7 @@ def _parsed(text: str) -> ast.Expression | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # As eval does it.
+            # eval strips these characters, too.
             return ast.parse(text.lstrip(" \t"), mode="eval")
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return None

@@ -32,7 +32,7 @@ def readable(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _fields(args: argparse.Namespace) -> Iterator[Field[Any]]:
-    """Those of the groups that fairseq composes: its own, those of task, criterion, model, ..."""
+    """The fields of the groups that fairseq composes: its own, and those of task, criterion, model, ..."""
     configs: list[Any] = [field.type for field in dataclass_fields(FairseqConfig)]
     configs.append(TASK_DATACLASS_REGISTRY.get(getattr(args, "task", None)))
     for name, registry in REGISTRIES.items():

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .settings import check_settings, check_sizes
 
-# As files of PyTorch begin: an archive, or a pickle (before PyTorch 1.6).
+# First bytes of PyTorch's files: an archive, or a pickle (before PyTorch 1.6).
 _ARCHIVE, _PICKLE = b"PK\x03\x04", b"\x80"
 _REFUSED = re.compile(r"GLOBAL (\S+)")
 
@@ -55,7 +55,7 @@ def read_checkpoint(path: str, replaced: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def _settings(state: dict[str, Any]) -> list[Any]:
-    """Those that the checkpoint has: a Namespace of old fairseqs, or a mapping."""
+    """The settings in a checkpoint: a Namespace (fairseq 0.9), a mapping, or both."""
     args, cfg = state.get("args"), state.get("cfg")
     if args is None and cfg is None:
         raise ValueError("is no checkpoint of fairseq: it holds neither 'args' nor 'cfg', its settings")
@@ -67,7 +67,7 @@ def _settings(state: dict[str, Any]) -> list[Any]:
 
 
 def _is_plain(weight: Any) -> bool:
-    """Whether it is a tensor of values that are all in the file."""
+    """Whether it is a tensor whose values are all in the file."""
     if not isinstance(weight, Tensor) or weight.layout != torch.strided or weight.device.type != "cpu":
         return False
     if not weight.numel():
@@ -101,7 +101,7 @@ def _loaded(path: str) -> Any:
 
 def _what_is_wrong(error: Exception) -> str:
     if isinstance(error, pickle.UnpicklingError):
-        # PyTorch's own message says how to run it nevertheless.
+        # PyTorch's own message says how to run it all the same.
         refused = _REFUSED.search(str(error))
         what = f" ({refused[1]})" if refused else ""
         return f"is damaged, or holds more than weights and settings{what}: nothing of it is run"
@@ -115,7 +115,7 @@ def _load(path: str, file: IO[bytes]) -> Any:
     file.seek(0)
     if not hasattr(torch.serialization, "add_safe_globals"):
         return load_with_few_classes(file)
-    # Not into memory: fairseq does that, right after this.
+    # Mapped, not loaded: fairseq loads it right after this.
     return torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
 
 

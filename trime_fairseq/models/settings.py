@@ -15,7 +15,7 @@ from .literals import LITERAL_LENGTH, is_code, literal
 
 _SCALARS = (str, int, float, complex, bool, type(None))
 _DEEPEST = 40
-# Where fairseq never evaluates, and people write what they like: "wiki (1)" is a folder.
+# Settings that fairseq never evaluates, and in which people write what they like: "wiki (1)" is a folder.
 _FREE_TEXT = re.compile(
     r"(^|_)(data|paths?|dirs?|logdir|files?|filename|indexfile|project|entity|repo|input|json|codes|mmap|"
     r"batches|prefix|subset|name|model)$"
@@ -46,7 +46,7 @@ _NUMBERS = ("numbers", lambda value: _each(value, _is_number))
 _MAPPING = ("a mapping", lambda value: isinstance(value, dict))
 _LITERAL = ("a literal", lambda value: True)
 
-# What fairseq evaluates, of which type: models, criterions, optimisers and schedules.
+# Settings that fairseq evaluates, with their types: of models, criterions, optimisers and schedules.
 _EVALUATED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("adaptive_softmax_cutoff", "adaptive_input_cutoff"), _INTEGERS),
     **dict.fromkeys(("pipeline_balance", "pipeline_devices"), _INTEGERS),

@@ -6,7 +6,7 @@ from typing import Any
 from ..criterions.temperature import TrainingTemperature, is_temperature
 from ..models.checkpoints import check_dictionary, dictionary_state
 
-# Names among what fairseq saves of a task.
+# Under these names the state of a task holds ours.
 _TEMPERATURE = "trime_softmax_temp"
 _DICTIONARY = "trime_dictionary"
 
@@ -47,5 +47,5 @@ def saved_temperature(state: Mapping[str, Any]) -> float | None:
 
 
 def without_ours(state: Mapping[str, Any]) -> dict[str, Any]:
-    """What is fairseq's of a state."""
+    """The state without our entries, for fairseq."""
     return {name: value for name, value in state.items() if name not in (_TEMPERATURE, _DICTIONARY)}

@@ -36,21 +36,6 @@ def check_training_flags(settings: Mapping[str, Any]) -> None:
         _check_start(checkpoint)
 
 
-def check_segment_length(task: Any, positions: Any) -> None:
-    """Raises ValueError if a model takes no whole segment: fairseq would train on what is left at the end.
-
-    Args:
-        task: settings of the task.
-        positions: how many tokens the model takes; not looked at where it is no number.
-    """
-    in_blocks = str(task.sample_break_mode) in ("none", "None")
-    if in_blocks and isinstance(positions, int) and positions < task.tokens_per_sample:
-        raise ValueError(
-            f"--tokens-per-sample {task.tokens_per_sample} exceeds --max-target-positions {positions}: "
-            "fairseq would leave all whole segments out; lower the one or raise the other"
-        )
-
-
 def _check_positive(name: str, value: Any) -> None:
     problem = _POSITIVE.problem(value) if isinstance(value, (int, float)) else None
     if problem:

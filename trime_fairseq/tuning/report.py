@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..evaluation.config import MemoryConfig
+from ..files import without_infinity
 from ..flags import flag
 from .families import effective_values, flags_of
 from .request import Request
@@ -74,7 +75,7 @@ def remarks(tuned: Tuned) -> list[str]:
 
 
 def _end_of_weights(weight: float) -> int | None:
-    """0 or 1, if a weight is that or as near as it may be."""
+    """The 0 or 1 that a weight is, or is as near to as it may be."""
     return 0 if weight == 0 else 1 if weight > 0.99999 else None
 
 
@@ -115,6 +116,4 @@ def content(request: Request, tuned: Tuned, evaluation: dict[str, Any], command:
 
 
 def _row(setting: Setting) -> dict[str, Any]:
-    """JSON has no infinity: null."""
-    row = {"loss": setting.loss, "ppl": setting.ppl, **effective_values(setting.config)}
-    return {name: value if math.isfinite(value) else None for name, value in row.items()}
+    return without_infinity({"loss": setting.loss, "ppl": setting.ppl, **effective_values(setting.config)})

@@ -35,7 +35,7 @@ _VALID: dict[str, tuple[Callable[[Any], bool], str, str]] = {
 }
 _WHOLE_NUMBERS = ("mem_size", "k")
 _SHARDS = ("num_shards", "distributed_world_size")
-# Every value of an axis is a pass over all scores, and kept for every token.
+# Each value of an axis costs a pass over all scores, and a number for every token.
 _MOST_VALUES = 256
 _MOST_COMBINATIONS = 2_000_000
 _SHOWN = Bounds(1)

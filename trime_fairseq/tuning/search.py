@@ -24,7 +24,7 @@ _MOST_TRIED = 4096
 _PAIRS = (("softmax_temp", "mem_size"), ("k", "interp_temp"), ("softmax_temp", "k"))
 # Decimals of a weight: no text tells more.
 _DECIMALS = 6
-# What is left to the model at least: without it, words that no memory predicts have probability 0.
+# The least weight of the model: without one, words that no memory predicts have probability 0.
 _LEAST_REST = 10**-_DECIMALS
 
 # A value for each setting of :attr:`Tuned.values`, in their order.
@@ -72,7 +72,7 @@ class Tuned:
 
     @property
     def best(self) -> Setting:
-        """Of a finite loss: otherwise :func:`tune` finds nothing."""
+        """The best setting, which has a finite loss: otherwise :func:`tune` raises an error."""
         return self.settings[0]
 
     def best_by(self, name: str) -> dict[float, Setting]:
@@ -175,7 +175,7 @@ class _Search:
 
 
 def _best_weights(parts: Distributions, fixed: Sequence[float | None]) -> list[float]:
-    """The best weights, rounded, of a sum below 1; those that are fixed as they are."""
+    """The best weights, rounded, with a sum below 1; fixed weights stay as they are."""
     first = parts.first.log_prob
     log_probs = [torch.where(other.exists, other.log_prob, first) for other in parts.others]
     found = solve_weights([first, *log_probs], fixed)

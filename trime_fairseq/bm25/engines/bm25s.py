@@ -26,7 +26,7 @@ class Bm25s:
         """Takes one thread."""
         index_of(tokenized(texts)).save(folder)
         try:
-            # NumPy does not notice where the disk is full by the last bytes of a file.
+            # NumPy does not notice a disk that is full at the last bytes of a file.
             _load(folder)
         except ValueError as error:
             raise OSError(f"what was written cannot be read: {error.__cause__ or error}") from error
@@ -53,7 +53,7 @@ def _load(folder: str) -> Any:
 
 
 def _check(index: Any) -> None:
-    """Raises ValueError for a matrix of scores that is none."""
+    """Raises ValueError if the arrays are not a matrix of scores."""
     data, rows, ends = (index.scores[name] for name in ("data", "indices", "indptr"))
     count = int(index.scores["num_docs"])
     if not (data.ndim == rows.ndim == ends.ndim == 1 and len(data) == len(rows) and len(ends)):

@@ -103,7 +103,7 @@ class LuceneSearcher:
                 ids[int(row), : len(hits)] = [int(hit["docid"]) for hit in hits]
                 scores[int(row), : len(hits)] = [hit["score"] for hit in hits]
         except (ValueError, OverflowError) as error:
-            message = f"`index_path` finds what is no segment ({error}): remove it and build it again"
+            message = f"`index_path` finds ids that are no segments ({error}): remove it and build it again"
             raise ValueError(message) from error
         return ids, scores
 

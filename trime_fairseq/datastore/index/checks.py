@@ -1,4 +1,4 @@
-"""What an index holds, checked: its ids, its metric, and whether it is of certain keys."""
+"""Checks what an index holds: its ids, its metric, its keys."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from ..datastore import DatastoreError
 from .faiss_library import import_faiss
 
+# What to do about an index that cannot be used; ends messages.
+BUILD_AGAIN = "remove it and build it again with trime-build-index"
 # Kinds whose keys Faiss decodes one by one. (Asked for those of a "fast scan" it crashes.)
 _DECODED = ("IndexIVFFlat", "IndexIVFPQ", "IndexIVFScalarQuantizer")
 
@@ -16,7 +18,7 @@ Ids = NDArray[np.int64]
 
 
 def check_index(index: Any, path: str, first: int, end: int) -> None:
-    """Checks what a search would trip over, or follow without a word.
+    """Checks what would crash a search, or silently mislead it.
 
     Args:
         index: Faiss index, in memory.
@@ -27,17 +29,16 @@ def check_index(index: Any, path: str, first: int, end: int) -> None:
         DatastoreError: for ids out of range, less or more ids than keys, parts of another metric, what is not
             trained, and no list to visit.
     """
-    otherwise = "remove it and build it again with trime-build-index"
     inverted = _lists(index)
     if not (index.is_trained and (inverted is None or inverted.is_trained)):
-        raise DatastoreError(f"the index {path} is not trained: {otherwise}")
+        raise DatastoreError(f"the index {path} is not trained: {BUILD_AGAIN}")
     if inverted is not None:
         if inverted.quantizer.ntotal != inverted.nlist:
-            raise DatastoreError(f"the index {path} does not know where its lists are: {otherwise}")
+            raise DatastoreError(f"the index {path} lacks the centroids of its lists: {BUILD_AGAIN}")
         if inverted.metric_type != index.metric_type:
-            raise DatastoreError(f"the lists of the index {path} are of another metric: {otherwise}")
+            raise DatastoreError(f"the lists of the index {path} are of another metric: {BUILD_AGAIN}")
         if inverted.nprobe < 1:
-            raise DatastoreError(f"the index {path} visits no list ({inverted.nprobe} of them): {otherwise}")
+            raise DatastoreError(f"the index {path} visits no list ({inverted.nprobe}): {BUILD_AGAIN}")
     for ids, least, beyond in _all_ids(index, first, end):
         if not len(ids):
             continue
@@ -45,11 +46,13 @@ def check_index(index: Any, path: str, first: int, end: int) -> None:
         if smallest < least or largest >= beyond:
             raise DatastoreError(
                 f"the index {path} holds ids from {smallest:,} to {largest:,}, its datastore has rows "
-                f"from {least:,} to {beyond - 1:,}: {otherwise}"
+                f"from {least:,} to {beyond - 1:,}: {BUILD_AGAIN}"
             )
     counted = count_ids(index)
     if counted is not None and counted != index.ntotal:
-        raise DatastoreError(f"the index {path} holds {counted:,} ids of {index.ntotal:,} keys: {otherwise}")
+        raise DatastoreError(
+            f"the index {path} holds {counted:,} ids for {index.ntotal:,} keys: {BUILD_AGAIN}"
+        )
 
 
 def count_ids(index: Any) -> int | None:
@@ -131,7 +134,7 @@ def _all_ids(index: Any, first: int, end: int) -> Iterator[tuple[Ids, int, int]]
     mapped, inverted = _mapped(index), _lists(index)
     if mapped is not None:
         yield mapped, first, end
-        # Those inside name places in the map, which Faiss does not check.
+        # Ids inside of the map are positions in it, which Faiss does not check.
         first, end = 0, len(mapped)
     if inverted is not None:
         for ids in list_ids(inverted):

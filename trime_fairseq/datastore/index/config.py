@@ -4,15 +4,20 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from ...flags.bounds import Bounds, check_argument
 from ..datastore import METRICS, DatastoreError
 from .faiss_library import faiss_error, import_faiss
 
 # More lists would take 200 MB before a key is there; the largest published indexes have a quarter of them.
 MOST_LISTS = 2**22
+# Of numbers of rows and keys; more than that no file holds.
+ROWS = Bounds(1, 2**62)
+# Faiss counts the lists to visit in 64 bits, but notes them in 32 in places.
+PROBES = Bounds(1, 2**31 - 1)
+_SEED = Bounds(0, 2**62)
 # What the other numbers of a factory string may be at most.
 _MOST = 2**16
 _MOST_NEIGHBORS, _MOST_BITS, _MOST_IMI_BITS = 512, 16, 11
-_LARGEST_NUMBER = 2**62
 
 
 def index_path(name: str, metric: str) -> str:
@@ -45,8 +50,8 @@ class IndexConfig:
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise DatastoreError(f"`metric` {self.metric}: must be one of {', '.join(METRICS)}")
-        for name, least in (("dimension", 1), ("training_keys", 1), ("seed", 0)):
-            check_number(name, getattr(self, name), least)
+        for name, bounds in (("dimension", ROWS), ("training_keys", ROWS), ("seed", _SEED)):
+            check_argument(name, getattr(self, name), bounds, DatastoreError)
         _check_factory(self.factory)
         self.new_index()
 
@@ -68,7 +73,7 @@ class IndexConfig:
             DatastoreError: if ``code_size`` does not divide ``dimension``, or Faiss cannot make the index.
         """
         if factory is None:
-            check_number("ncentroids", ncentroids, 1, MOST_LISTS)
+            check_argument("ncentroids", ncentroids, Bounds(1, MOST_LISTS), DatastoreError)
             if code_size < 1 or dimension % code_size:
                 raise DatastoreError(
                     f"`code_size` {code_size} does not divide the dimension of the keys, {dimension}: "
@@ -106,14 +111,6 @@ class IndexConfig:
                 f"`training_keys` {self.training_keys:,} is less than the {lists:,} lists of the index "
                 "(`ncentroids`)"
             )
-
-
-def check_number(name: str, value: int, least: int, most: int = _LARGEST_NUMBER) -> None:
-    """Raises DatastoreError, naming the argument, for a number out of bounds."""
-    if value < least:
-        raise DatastoreError(f"`{name}` {value:,}: must be at least {least}")
-    if value > most:
-        raise DatastoreError(f"`{name}` {value:,}: must be at most {most:,}")
 
 
 def _check_factory(factory: str) -> None:

@@ -35,7 +35,7 @@ def faiss_error(error: Exception) -> str:
 
 @contextmanager
 def bounded_memory(size: int) -> Iterator[None]:
-    """Inside, this process gets no more than ``size`` bytes of memory: MemoryError.
+    """Context in which this process gets at most ``size`` more bytes of memory; beyond, MemoryError.
 
     Faiss takes the sizes that stand in a file at their word. Without this a damaged one would fill the
     machine. It does nothing where Linux's /proc is missing.

@@ -8,7 +8,7 @@ from typing import Any
 from ...files import new_temporary
 from ..datastore import Datastore, DatastoreError, values_path
 from ..progress import checksum_with_progress
-from .checks import check_index
+from .checks import BUILD_AGAIN, check_index
 from .faiss_library import bounded_memory, faiss_error, import_faiss
 from .manifest import IndexManifest
 
@@ -112,7 +112,7 @@ def open_index(path: str, *, metric: str | None = None) -> Index:
         if (manifest.metric == "l2") != (found == "l2") or manifest.dimension != index.d:
             raise DatastoreError(
                 f"{path} is not the index that {path}.json describes ({found} / {manifest.metric}, dimension "
-                f"{index.d} / {manifest.dimension}): remove it and build it again with trime-build-index"
+                f"{index.d} / {manifest.dimension}): {BUILD_AGAIN}"
             )
         found = manifest.metric
     if metric not in (None, found):
@@ -185,7 +185,7 @@ def publish(file: str, path: str, manifest: IndexManifest) -> None:
 
 
 def verified(manifest: IndexManifest, file: str) -> IndexManifest:
-    """With size and checksum of an index file, which must be whole."""
+    """A manifest that also holds size and checksum of the index file, which must be whole."""
     return replace(manifest, bytes=os.path.getsize(file), checksum=checksum_with_progress(file))
 
 

@@ -26,19 +26,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...files import Differences, Lock, check_writable, remove_leftovers
+from ...flags.bounds import check_argument
 from ..datastore import DatastoreError
 from ..float_keys import check_memory
 from ..progress import checksum_with_progress
 from .adding import Adder, adder, check_kind, train
-from .config import check_number
+from .config import PROBES, ROWS
 from .faiss_library import import_faiss
 from .files import open_index, publish, read_faiss, remove, right_size, write_faiss
 from .manifest import FINISHED, PARTIAL, TRAINED, IndexManifest, index_manifest_path
 
 logger = logging.getLogger(__name__)
-
-# Faiss counts the lists to visit in 64 bits, but notes them in 32 in places.
-_MOST_PROBES = 2**31 - 1
 
 Stage = Literal["none", "trained", "partial", "complete"]
 
@@ -91,8 +89,8 @@ class GrowingIndex:
         self._saved_checksum: str | None = None
         self._before_save = before_save
         self._adder: Adder | None = None
-        check_number("chunk", manifest.chunk, 1)
-        check_number("probe", probe, 1, _MOST_PROBES)
+        check_argument("chunk", manifest.chunk, ROWS, DatastoreError)
+        check_argument("probe", probe, PROBES, DatastoreError)
         for name, keys in (("chunk", manifest.chunk), ("training_keys", manifest.training_keys)):
             check_memory(name, keys, min(keys, manifest.rows), manifest.dimension)
         check_kind(new_index, manifest.starting_point, use_gpu)
@@ -252,7 +250,7 @@ class GrowingIndex:
             self._before_save()
         file = write_faiss(self._index, self._partial)
         checksum = checksum_with_progress(file)
-        # It tells no size: it holds for the partial index before and for this one.
+        # Without a size it is true of the partial index before and of this one.
         described = replace(self.manifest, checksum=checksum, replaced_checksum=self._saved_checksum)
         described.write(self._partial)
         os.replace(file, self._partial)
@@ -267,7 +265,7 @@ class GrowingIndex:
         remove(index_manifest_path(self._partial))
 
     def _remove_temporary(self) -> None:
-        """Removes what runs have left that were killed while they wrote, those of version 0.1.0 included."""
+        """Removes what killed runs have left, also those of version 0.1.0."""
         for path in (self.path, self._trained, self._partial):
             remove_leftovers(path)
             remove_leftovers(index_manifest_path(path))

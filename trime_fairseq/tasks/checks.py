@@ -1,0 +1,75 @@
+"""What is checked before there is a task: its flags, its dictionary, the command that asks for it."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from fairseq import utils
+
+from ..data.provenance import data_folders
+from ..evaluation.config import EvaluationConfig, part_of
+from ..flags import flag
+from ..flags.bounds import Bounds, check_bounds
+
+# Flags of memories and datastores, which only fairseq-eval-lm uses.
+_OF_EVALUATION = ("use_local", "use_external", "knnlm", "save_knnlm_dstore")
+
+
+def is_command(*parts: str) -> bool:
+    """True if the name of the running command holds one of ``parts``."""
+    return any(part in os.path.basename(sys.argv[0]) for part in parts)
+
+
+def check_flags(kind: Any, args: Any) -> None:
+    """Checks the flags of a task, before any file is read.
+
+    Args:
+        kind: the dataclass that declares them.
+        args: their values.
+
+    Raises:
+        ValueError: naming the flag.
+    """
+    check_bounds(kind, args)
+    window = args.context_window
+    # fairseq has taken the window off, and counts in 32 bits.
+    problem = Bounds(1, 2**31 - 1).problem(args.tokens_per_sample + window)
+    if problem:
+        raise ValueError(f"--tokens-per-sample {problem}")
+    if args.tokens_per_sample <= 0:
+        raise ValueError(
+            f"--context-window {window} leaves no token of --tokens-per-sample "
+            f"{args.tokens_per_sample + window} to evaluate: --tokens-per-sample counts both"
+        )
+    # Other commands take ensembles; fairseq-eval-lm would only say that the file does not exist.
+    if is_command("eval") and args.path and len(utils.split_paths(args.path)) > 1:
+        raise ValueError(f"--path {args.path}: one model expected, not an ensemble")
+    part_of(args, EvaluationConfig).check()
+    folder = utils.split_paths(args.data)[0]
+    if not os.path.isfile(os.path.join(folder, "dict.txt")):
+        raise ValueError(
+            f"DATA {folder} holds no dict.txt: make it with fairseq-preprocess --destdir {folder}"
+        )
+
+
+def read_dictionary(read: Callable[[], Any], data: str) -> Any:
+    """Reads the dictionary of DATA with ``read``, fairseq's own function.
+
+    Raises:
+        ValueError: naming the file, if it is not a dictionary.
+    """
+    try:
+        return read()
+    except OSError:
+        raise
+    except Exception as error:  # fairseq's own are of several kinds, and name no file
+        path = os.path.join(data_folders(data)[0], "dict.txt")
+        raise ValueError(f"{path} is no dictionary of fairseq-preprocess, or damaged: {error}") from None
+
+
+def refuse_memories(config: EvaluationConfig, why: str) -> None:
+    """Raises ValueError if flags ask for the memories or the datastore of an evaluation."""
+    given = [flag(name) for name in _OF_EVALUATION if getattr(config, name)]
+    if given:
+        raise ValueError(f"{' and '.join(given)}: of fairseq-eval-lm only; {why}")
