@@ -110,6 +110,13 @@ def test_damaged_files_are_named(tmp_path, monkeypatch, name):
         command(monkeypatch, tmp_path, name, path)
 
 
+@pytest.mark.parametrize("name", ["eval_lm", "generate"])
+def test_missing_files_are_named(tmp_path, monkeypatch, name):
+    path = tmp_path / "none.pt"
+    with pytest.raises(FileNotFoundError, match=f"^--path {path} does not exist: check the path"):
+        command(monkeypatch, tmp_path, name, path)
+
+
 def test_checkpoint_of_a_run_that_is_resumed(tmp_path, monkeypatch):
     path = tmp_path / "out" / "checkpoint_last.pt"
     path.parent.mkdir()
