@@ -1,5 +1,6 @@
 """What an index holds, checked: its ids, its metric, and whether it is of certain keys."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,8 +25,8 @@ def check_index(index: Any, path: str, first: int, end: int) -> None:
         first, end: the rows that its ids may name are ``first <= row < end``.
 
     Raises:
-        DatastoreError: for ids out of range, less or more ids than keys, parts of another metric, what is not
-            trained, and no list to visit.
+        DatastoreError: for ids out of range or there twice, less or more ids than keys, parts of another
+            metric, what is not trained, no list to visit, and a file of lists that was cut off.
     """
     otherwise = "remove it and build it again with trime-build-index"
     inverted = _lists(index)
@@ -38,7 +39,10 @@ def check_index(index: Any, path: str, first: int, end: int) -> None:
             raise DatastoreError(f"the lists of the index {path} are of another metric: {otherwise}")
         if inverted.nprobe < 1:
             raise DatastoreError(f"the index {path} visits no list ({inverted.nprobe} of them): {otherwise}")
-    for ids, least, beyond in _all_ids(index, first, end):
+    _check_own_file(inverted, path)
+    seen: dict[str, NDArray[np.bool_]] = {}
+    total = 0
+    for where, ids, least, beyond in _all_ids(index, first, end):
         if not len(ids):
             continue
         smallest, largest = int(ids.min()), int(ids.max())
@@ -47,9 +51,35 @@ def check_index(index: Any, path: str, first: int, end: int) -> None:
                 f"the index {path} holds ids from {smallest:,} to {largest:,}, its datastore has rows "
                 f"from {least:,} to {beyond - 1:,}: {otherwise}"
             )
+        marks = seen.get(where)
+        if marks is None:
+            marks = seen[where] = np.zeros(beyond - least, dtype=bool)
+        marks[ids - least] = True
+        total += len(ids)
+    named = sum(int(np.count_nonzero(marks)) for marks in seen.values())
+    if named < total:
+        raise DatastoreError(
+            f"the index {path} holds {total - named:,} rows more than once and lacks others: {otherwise}"
+        )
     counted = count_ids(index)
     if counted is not None and counted != index.ntotal:
         raise DatastoreError(f"the index {path} holds {counted:,} ids of {index.ntotal:,} keys: {otherwise}")
+
+
+def _check_own_file(inverted: Any, path: str) -> None:
+    """Lists may lie in a file of their own, which Faiss maps whatever its size is: to read behind its end
+    ends the process."""
+    faiss = import_faiss()
+    lists = faiss.downcast_InvertedLists(inverted.invlists) if inverted is not None else None
+    if not isinstance(lists, getattr(faiss, "OnDiskInvertedLists", ())):
+        return
+    file = lists.filename
+    found = os.path.getsize(file) if os.path.isfile(file) else 0
+    if found < lists.totsize:
+        raise DatastoreError(
+            f"{file}, the lists of the index {path}, has {found:,} of {lists.totsize:,} bytes: it was cut "
+            "off, copy it again or build the index again with trime-build-index"
+        )
 
 
 def count_ids(index: Any) -> int | None:
@@ -126,16 +156,16 @@ def _ids_of(inverted: Any, number: int, size: int) -> Ids:
     return ids
 
 
-def _all_ids(index: Any, first: int, end: int) -> Iterator[tuple[Ids, int, int]]:
-    """Ids, and the range [least, beyond) in which they must lie."""
+def _all_ids(index: Any, first: int, end: int) -> Iterator[tuple[str, Ids, int, int]]:
+    """Where ids are stored, the ids, and the range [least, beyond) in which they must lie."""
     mapped, inverted = _mapped(index), _lists(index)
     if mapped is not None:
-        yield mapped, first, end
+        yield "map", mapped, first, end
         # Those inside name places in the map, which Faiss does not check.
         first, end = 0, len(mapped)
     if inverted is not None:
         for ids in list_ids(inverted):
-            yield ids, first, end
+            yield "lists", ids, first, end
 
 
 def _mapped(index: Any) -> Ids | None:
