@@ -70,7 +70,7 @@ def _check_own_file(inverted: Any, path: str) -> None:
     """Lists may lie in a file of their own, which Faiss maps whatever its size is: to read behind its end
     ends the process."""
     faiss = import_faiss()
-    lists = faiss.downcast_InvertedLists(inverted.invlists) if inverted is not None else None
+    lists: Any = faiss.downcast_InvertedLists(inverted.invlists) if inverted is not None else None
     if not isinstance(lists, getattr(faiss, "OnDiskInvertedLists", ())):
         return
     file = lists.filename
