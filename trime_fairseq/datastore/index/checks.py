@@ -59,7 +59,8 @@ def check_index(index: Any, path: str, first: int, end: int) -> None:
     named = sum(int(np.count_nonzero(marks)) for marks in seen.values())
     if named < total:
         raise DatastoreError(
-            f"the index {path} holds {total - named:,} rows more than once and lacks others: {otherwise}"
+            f"the index {path} lacks {total - named:,} rows of the datastore, others are there twice: "
+            f"{otherwise}"
         )
     counted = count_ids(index)
     if counted is not None and counted != index.ntotal:
@@ -71,7 +72,8 @@ def _check_own_file(inverted: Any, path: str) -> None:
     ends the process."""
     faiss = import_faiss()
     lists: Any = faiss.downcast_InvertedLists(inverted.invlists) if inverted is not None else None
-    if not isinstance(lists, getattr(faiss, "OnDiskInvertedLists", ())):
+    on_disk: Any = getattr(faiss, "OnDiskInvertedLists", ())
+    if not isinstance(lists, on_disk):
         return
     file = lists.filename
     found = os.path.getsize(file) if os.path.isfile(file) else 0
