@@ -22,6 +22,7 @@ from trime_fairseq.data.order import PlannedIterator
         (dict(train_mem_size=32, world_size=1), "groups of 2 devices .* do not divide 1 devices"),
         (dict(train_mem_size=16, keep_order=False), "pass --keep-order"),
         (dict(train_mem_size=16, predefined_batches="b.json"), "without --predefined-batches"),
+        (dict(predefined_batches=""), "--predefined-batches is empty"),
         (dict(shuffle_steps=True, keep_order=False), "--shuffle-steps moves the steps of --keep-order: pass"),
         (dict(shuffle_steps=True, predefined_batches="b.json"), "without --predefined-batches"),
         (

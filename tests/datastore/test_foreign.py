@@ -227,3 +227,67 @@ def test_narrow_values_of_other_tools(tmp_path, dtype, largest):
     values.astype(dtype).tofile(values_path(prefix))
     with pytest.raises(DatastoreError, match=rf"which is no token .* of another type than {dtype}"):
         check_values(open_datastore(prefix, fp16=True, dimension=DIMENSION))
+
+
+@pytest.mark.parametrize("factory", ["IVF8,Flat", "IDMap,Flat", "IVF8,PQ4x4fs", "IDMap,IVF8,Flat"])
+def test_rows_that_are_there_twice(tmp_path, factory):
+    """As many ids as rows, all of them in range."""
+    assert open_index(with_ids(tmp_path, lambda ids: ids[::-1].copy(), factory), metric="ip").rows == ROWS
+    path = with_ids(tmp_path, lambda ids: ids // 2 * 2, factory)
+    with pytest.raises(DatastoreError, match=f"lacks {ROWS // 2:,} rows of the datastore, others are there"):
+        open_index(path, metric="ip")
+
+
+@pytest.mark.parametrize("cut", ["cut", "removed"])
+def test_lists_in_a_file_of_their_own(tmp_path, cut):
+    """Faiss maps it and would die of the first list that is not there."""
+    index = faiss.read_index(with_ids(tmp_path, lambda ids: ids))
+    file = str(tmp_path / "lists.ivfdata")
+    inverted = faiss.extract_index_ivf(index)
+    lists = faiss.OnDiskInvertedLists(inverted.nlist, inverted.code_size, file)
+    parts = faiss.InvertedListsPtrVector()
+    parts.push_back(inverted.invlists)
+    lists.merge_from_multiple(parts.data(), 1)
+    inverted.replace_invlists(lists, False)
+    path = str(tmp_path / "ondisk.ip")
+    faiss.write_index(index, path)
+    assert open_index(path).rows == ROWS
+    if cut == "removed":
+        os.unlink(file)
+    else:
+        os.truncate(file, 100)
+    with pytest.raises(DatastoreError, match="lists.ivfdata.*cut off|ondisk.ip cannot be read"):
+        open_index(path)
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF8,PQ4"])
+def test_keys_of_which_a_part_was_lost(tmp_path, factory):
+    stored(tmp_path)
+    store, index = open_datastore(str(tmp_path / "dstore")), exact(tmp_path, factory)
+    check_keys(index, store)
+    keys = np.memmap(
+        keys_path(store.prefix, str(store.keys.dtype)), store.keys.dtype, "r+", shape=store.keys.shape
+    )
+    keys[-ROWS // 10 :] = 0
+    keys.flush()
+    with pytest.raises(DatastoreError, match="keys.npy holds zeros where the index .* has keys"):
+        check_keys(index, store)
+
+
+def test_an_index_that_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "knn.ip")
+    for path in (tmp_path / "knn.ip", tmp_path):
+        with pytest.raises(DatastoreError, match="is no regular file: give the file that Faiss wrote"):
+            open_index(str(path))
+
+
+def test_an_index_of_other_tools_is_not_replaced(tmp_path):
+    stored(tmp_path)
+    path = tmp_path / "knn.l2"
+    path.write_bytes(b"somebody's index")
+    with pytest.raises(
+        DatastoreError, match=f"^`name`: {path} was not written by this builder.*choose another"
+    ):
+        build(tmp_path)
+    assert path.read_bytes() == b"somebody's index"
+    assert not (tmp_path / "knn.l2.trained").exists()

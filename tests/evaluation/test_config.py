@@ -156,3 +156,27 @@ def test_an_index_that_is_named_without_its_metric(tmp_path):
 def test_places_where_all_is_allowed_and_nothing_possible(place):
     with pytest.raises(ValueError, match=f"^--eval-file {place}: "):
         EvaluationConfig(eval_file=place).check()
+
+
+@pytest.mark.parametrize(
+    "content", [b"PK\x03\x04...", b"the 3\n", b"\n[1]", b'{"format_version": 1, "rows": 5}']
+)
+def test_a_result_replaces_no_file_of_another_kind(tmp_path, content):
+    (tmp_path / "f").write_bytes(content)
+    with pytest.raises(ValueError, match=f"^--eval-file {tmp_path}/f holds something else than the result"):
+        EvaluationConfig(eval_file=str(tmp_path / "f")).check()
+    assert (tmp_path / "f").read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"", b'{"loss": 3.0}', b'{"loss": 3.0, "tok'])
+def test_a_result_replaces_an_earlier_one(tmp_path, content):
+    (tmp_path / "f").write_bytes(content)
+    EvaluationConfig(eval_file=str(tmp_path / "f")).check()
+
+
+def test_the_result_is_not_the_manifest_of_the_store(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    flags = dict(save_knnlm_dstore=True, dstore_mmap=str(tmp_path / "s"), add_bos_token=False)
+    with pytest.raises(ValueError, match="is the manifest of --dstore-mmap: choose another name"):
+        EvaluationConfig(eval_file=str(tmp_path / "link" / "s.json"), **flags).check()
+    EvaluationConfig(eval_file=str(tmp_path / "f.json"), **flags).check()

@@ -214,6 +214,8 @@ def test_ensembles_are_refused():
     path = command.index("--path") + 1
     command[path] = f"{command[path]}:{command[path]}"
     assert "one model expected, not an ensemble" in run(*command, fails=True).splitlines()[-1]
+    del command[path - 1 : path + 1]
+    assert run(*command, fails=True).splitlines()[-1].startswith("TRIME: error: --path FILE is needed")
 
 
 def test_separate_shards_in_several_processes_are_refused():

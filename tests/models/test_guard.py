@@ -111,6 +111,13 @@ def test_damaged_files_are_named(tmp_path, monkeypatch, name):
         command(monkeypatch, tmp_path, name, path)
 
 
+@pytest.mark.parametrize("name", ["eval_lm", "generate"])
+def test_missing_files_are_named(tmp_path, monkeypatch, name):
+    path = tmp_path / "none.pt"
+    with pytest.raises(FileNotFoundError, match=f"^--path {path} does not exist: check the path"):
+        command(monkeypatch, tmp_path, name, path)
+
+
 def test_checkpoint_of_a_run_that_is_resumed(tmp_path, monkeypatch):
     path = tmp_path / "out" / "checkpoint_last.pt"
     path.parent.mkdir()
@@ -297,9 +304,9 @@ def test_places_that_hold_no_checkpoint(tmp_path):
 
 
 def test_no_such_checkpoint(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match="^--path no/model.pt is not there$"):
+    with pytest.raises(FileNotFoundError, match="^--path no/model.pt does not exist"):
         command(monkeypatch, tmp_path, "eval_lm", "no/model.pt")
-    with pytest.raises(ValueError, match=f"^--path {tmp_path} is a folder: name the checkpoint in it$"):
+    with pytest.raises(ValueError, match=f"^--path {tmp_path} is a folder, no regular file: give the file"):
         command(monkeypatch, tmp_path, "eval_lm", tmp_path)
 
 

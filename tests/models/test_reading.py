@@ -84,6 +84,13 @@ def with_tensor(tensor):
     return saved(state)
 
 
+def stuffed():
+    """An archive that is small only as long as it is packed."""
+    state = old()
+    state["model"]["x"] = torch.zeros(40_000_000)
+    return compressed(saved(state))
+
+
 def flipped(state):
     """One bit of a weight."""
     content = bytearray(saved(state))
@@ -110,6 +117,12 @@ DAMAGED = {
     "args of another kind": (lambda: saved({**old(), "args": {"arch": "x"}}), "its 'args' are dict"),
     "cfg of another kind": (lambda: saved({**new(), "cfg": [1]}), "its 'cfg' is list"),
     "no weights": (lambda: saved({**old(), "model": {"decoder.version": 3}}), "something else than weights"),
+    "state of the task": (lambda: saved({**old(), "task_state": [1]}), "its 'task_state' is list, not dict"),
+    "history": (
+        lambda: saved({**old(), "optimizer_history": "x"}),
+        "its 'optimizer_history' is str, not list",
+    ),
+    "stuffed": (stuffed, "bytes would become 16"),
     "sparse": (lambda: with_tensor(torch.eye(3).to_sparse()), "something else than weights"),
     "on no device": (lambda: with_tensor(torch.empty(3, device="meta")), "something else than weights"),
     "endless": (lambda: with_tensor(torch.zeros(1).expand(10**6, 10**6)), "something else than weights"),
@@ -131,6 +144,31 @@ def test_damaged(tmp_path, name):
         read_checkpoint(path)
     assert "trust" not in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["decoder.embed_tokens._float_tensor", "decoder.self_attn.mask"])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_what_is_no_weight_may_be_anything(tmp_path, name, value):
+    """fairseq saves a buffer of memory that it never filled."""
+    (tmp_path / "c.pt").write_bytes(
+        saved({**old(), "model": {**old()["model"], name: torch.tensor([value])}})
+    )
+    assert not read_checkpoint(tmp_path / "c.pt")["model"][name].isfinite()
+
+
+def test_a_model_that_was_halved(tmp_path):
+    state = old()
+    state["model"] = {name: weight.half() for name, weight in state["model"].items()}
+    (tmp_path / "c.pt").write_bytes(saved(state))
+    assert "model" in read_checkpoint(tmp_path / "c.pt")
+
+
+def test_what_is_no_file_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(ValueError, match="is a named pipe, no regular file"):
+        read_checkpoint(tmp_path / "pipe.pt")
+    with pytest.raises(ValueError, match="is a folder, no regular file"):
+        read_checkpoint(tmp_path)
 
 
 def pickles(path):

@@ -171,6 +171,26 @@ def test_containers_without_end():
         check_settings({"x": nested})
 
 
+@pytest.mark.parametrize("leaf", [["a"], []])
+@pytest.mark.parametrize("make", [dict, OmegaConf.create])
+def test_containers_that_hold_each_other_many_times(leaf, make):
+    settings = make({"noise": leaf})
+    shared = settings["noise"]
+    for _ in range(30):
+        shared = [shared] * 10
+    content = settings._content if make is OmegaConf.create else settings
+    content["noise"] = shared
+    with pytest.raises(ValueError, match="sets noise and others to more than 100,000 values"):
+        check_settings(settings)
+
+
+@pytest.mark.parametrize("name", ["decoder_attention_heads", "max_target_positions"])
+@pytest.mark.parametrize("value", [0, -2, float("nan")])
+def test_numbers_that_must_be_positive(name, value):
+    with pytest.raises(ValueError, match=f"sets {name} to {value}"):
+        check_sizes({"model": {name: value}}, 40, 9000)
+
+
 def test_sizes():
     check_sizes(argparse.Namespace(decoder_embed_dim=512, decoder_layers=6, encoder_embed_dim=None), 40, 9000)
     for name, value in (("decoder_ffn_embed_dim", 2**31), ("decoder_layers", 10**9), ("x_dim", float("nan"))):

@@ -151,6 +151,10 @@ class TrainingOrder:
                 "--shuffle-steps moves the steps of --keep-order: pass that as well, without "
                 "--predefined-batches (whose steps move unless --keep-order is given)"
             )
+        if self.predefined_batches == "":
+            raise ValueError(
+                "--predefined-batches is empty: an unset variable? Name the list, or leave it out"
+            )
         if self.predefined_batches:
             check_one_folder(data)
             check_description(

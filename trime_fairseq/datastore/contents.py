@@ -14,6 +14,8 @@ from .progress import checksum_with_progress
 _SAMPLE, _LEAST_SHARE = 1000, 0.6
 # A coarse code shortens keys, in practice to no less than half of their length.
 _MOST_LENGTH = 4.0
+# Squared length that is more than rounding, and the share of a sample that may be zero nevertheless.
+_ZERO, _MOST_LOST = 1e-6, 0.01
 
 
 def check_values(store: Datastore, vocabulary: int | None = None, *, checksum: bool = True) -> None:
@@ -63,6 +65,13 @@ def check_keys(index: Index, store: Datastore) -> None:
         import_faiss().normalize_L2(keys)
     if not np.isfinite(decoded).all():
         raise DatastoreError(f"the index {index.path} holds NaN or infinity: {BUILD_AGAIN}")
+    # No key of a model is zero. Where a copy lost a part of a file, or a disk did, zeros are.
+    lost = ~keys.any(axis=1) & (np.square(decoded).sum(axis=1) > _ZERO)
+    if lost.mean() > _MOST_LOST:
+        raise DatastoreError(
+            f"{path} holds zeros where the index {index.path} has keys ({lost.mean():.0%} of a sample): a "
+            "part of it is lost; copy it again, or write the datastore again"
+        )
     with np.errstate(over="ignore"):
         own = np.square(decoded - keys).sum(axis=1)
         others = np.square(decoded - np.roll(keys, len(keys) // 2, axis=0)).sum(axis=1)

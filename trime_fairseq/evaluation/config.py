@@ -1,5 +1,6 @@
 """The flags of an evaluation: which memories, which datastore, and what contradicts what."""
 
+import os
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import Any, Optional, TypeVar
@@ -13,6 +14,7 @@ from ..flags import flag
 from ..flags.bounds import SEED, TEMPERATURE, Bounds, check_bounds
 from ..models.config import KeyConfig
 from .datastore_config import DatastoreConfig, check_index_name
+from .rescue import refuse_other_content
 
 MODES = ("gn", "lm", "li")
 # With more, the scores of one batch are gigabytes.
@@ -237,6 +239,13 @@ class EvaluationConfig(LanguageModelingConfig, MemoryConfig, DatastoreConfig):  
         _check_writing(self)
         if self.eval_file:
             check_writable("--eval-file", self.eval_file)
+            refuse_other_content("--eval-file", self.eval_file)
+            if self.dstore_mmap and os.path.realpath(self.eval_file) == os.path.realpath(
+                f"{self.dstore_mmap}.json"
+            ):
+                raise ValueError(
+                    f"--eval-file {self.eval_file} is the manifest of --dstore-mmap: choose another name"
+                )
         given = [name for name in SEARCH_FLAGS if getattr(self, name) not in (None, False, 0)]
         searches = self.use_external or self.knnlm
         if given and not searches:

@@ -104,7 +104,7 @@ def _check_store(store: Datastore, model: KeySource) -> None:
         raise DatastoreError(
             f"the keys of {name} are {manifest.key_type}: pass --knn-keytype {manifest.key_type}"
         )
-    if manifest.dictionary_hash != model.dictionary_hash:
+    if manifest.dictionary_hash not in (None, model.dictionary_hash):
         raise DatastoreError(
             f"the datastore {name} was made with another dictionary than DATA/dict.txt: its tokens would "
             "mean other words; preprocess its text with --srcdict DATA/dict.txt and write it again"

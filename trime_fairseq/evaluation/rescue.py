@@ -1,9 +1,40 @@
-"""Results that cannot be written where they should be, after hours of work: they are not lost."""
+"""Results that cannot be written where they should be, after hours of work; and files that no result may
+replace: nothing is lost."""
 
 import os
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+
+from ..files import read_json
+
+# Results have a few thousand bytes.
+_LARGEST = 2**20
+
+
+def refuse_other_content(name: str, path: str) -> None:
+    """Whether what a result would replace is one, or nothing that anybody misses.
+
+    Args:
+        name: the flag that named the place, for the message.
+        path: where the result will be.
+
+    Raises:
+        ValueError: if a file of another kind is there: a checkpoint, a dictionary, a manifest.
+    """
+    if not os.path.isfile(path) or not os.path.getsize(path):
+        return
+    with open(path, "rb") as file:
+        is_json = file.read(64).lstrip()[:1] == b"{"
+    if is_json:
+        with suppress(ValueError):  # what was cut off is nothing to keep
+            content = read_json(path, _LARGEST)
+            is_json = "format_version" not in content
+    if not is_json:
+        raise ValueError(
+            f"{name} {path} holds something else than the result of an evaluation, which would be lost: "
+            "choose another name, or remove the file"
+        )
 
 
 def write_or_rescue(name: str, path: str, write: Callable[[str], object], otherwise: str) -> None:

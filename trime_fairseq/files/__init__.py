@@ -6,7 +6,7 @@ from .description import FORMAT_VERSION, Description, Differences, NotNegative, 
 from .hashes import file_checksum, file_hash, symbols_hash, text_hash
 from .json_file import read_json, without_infinity, write_json
 from .lock import Lock
-from .places import open_regular, written_place
+from .places import kind_of, open_regular, written_place
 from .whole import check_writable, new_temporary, remove_leftovers, whole_file
 
 # The folder of this package, which ``--user-dir`` names.
@@ -29,6 +29,7 @@ __all__ = [
     "check_writable",
     "file_checksum",
     "file_hash",
+    "kind_of",
     "modification_time",
     "new_temporary",
     "open_regular",

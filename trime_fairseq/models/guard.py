@@ -27,6 +27,7 @@ from .settings import check_settings
 logger = logging.getLogger(__name__)
 
 _FLAGS = ("--path", "--restore-file", "--finetune-from-model", "--continue-once", "--lm-path")
+_NOT_FOUND = "Model file not found: "
 _FORCED = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
@@ -121,11 +122,10 @@ def _builder(stock: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with _compared_by_fairseq():
                 return stock(filenames, *args, **options)
-        except OSError as error:
-            if str(error) != f"Model file not found: {filenames[0]}":
-                raise
-            raise FileNotFoundError(f"{_flag(filenames[0])} {filenames[0]} is not there") from None
-        except ImportError:
+        except (OSError, ImportError) as error:
+            if str(error).startswith(_NOT_FOUND):
+                path = str(error).removeprefix(_NOT_FOUND)
+                raise FileNotFoundError(f"{_flag(path)} {path} does not exist: check the path") from error
             raise
         except Exception as error:  # models raise about everything
             message = str(error)

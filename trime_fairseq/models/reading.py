@@ -5,6 +5,7 @@ import collections
 import os
 import pickle
 import re
+import stat
 import types
 import zipfile
 from collections.abc import Iterable
@@ -14,11 +15,18 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from ..files import kind_of
 from .settings import check_settings, check_sizes
 
 # First bytes of PyTorch's files: an archive, or a pickle (before PyTorch 1.6).
 _ARCHIVE, _PICKLE = b"PK\x03\x04", b"\x80"
 _REFUSED = re.compile(r"GLOBAL (\S+)")
+# Buffers that are no weights: fairseq never fills the first, of which only the type counts, and masks are
+# infinite on purpose.
+_NO_WEIGHT = re.compile(r"(_float_tensor|mask)$")
+# Weights that somebody compressed become a few times smaller. Far more is made to fill memory.
+_MOST_COMPRESSION, _SMALL = 50, 2**27
+_SIZES = "file_size", "compress_size"
 
 
 def read_checkpoint(path: str, replaced: Iterable[str] = ()) -> dict[str, Any]:
@@ -38,6 +46,9 @@ def read_checkpoint(path: str, replaced: Iterable[str] = ()) -> dict[str, Any]:
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise ValueError("is no checkpoint of fairseq: it holds no 'model'")
     settings = _settings(state)
+    for name, kind in (("task_state", dict), ("extra_state", dict), ("optimizer_history", list)):
+        if not isinstance(state.get(name) or kind(), kind):
+            raise ValueError(f"is damaged: its {name!r} is {type(state[name]).__name__}, not {kind.__name__}")
     weights = state["model"]
     if not all(map(_is_plain, weights.values())):
         raise ValueError("is damaged: its 'model' holds something else than weights")
@@ -46,7 +57,7 @@ def read_checkpoint(path: str, replaced: Iterable[str] = ()) -> dict[str, Any]:
         check_settings(part, replaced)
         check_sizes(part, len(weights), elements)
     for name, weight in weights.items():
-        if not _is_finite(weight):
+        if not _is_finite(weight) and not _NO_WEIGHT.search(str(name)):
             raise ValueError(
                 f"holds NaN or infinite weights ({name}): it is damaged, or its training diverged; take an "
                 "earlier one"
@@ -86,6 +97,9 @@ def _is_finite(weight: Tensor) -> bool:
 
 
 def _loaded(path: str) -> Any:
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):  # a named pipe would never open
+        raise ValueError(f"is {kind_of(mode)}, no regular file: give the file of a checkpoint")
     with open(path, "rb") as file:
         begin = file.read(4)
         if not begin:
@@ -130,6 +144,9 @@ def _check_archive(file: IO[bytes]) -> bool:
     """
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
+        unpacked, packed = (sum(getattr(entry, name) for entry in entries) for name in _SIZES)
+        if unpacked > max(_MOST_COMPRESSION * packed, _SMALL):
+            raise zipfile.BadZipFile(f"{packed:,} bytes would become {unpacked:,}")
         for entry in entries:
             if entry.CRC:  # unless they were switched off
                 with archive.open(entry) as content:

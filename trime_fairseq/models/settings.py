@@ -7,14 +7,18 @@ expects, and no other string may be code.
 import argparse
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+from omegaconf.base import Node
 
 from .literals import LITERAL_LENGTH, is_code, literal
 
 _SCALARS = (str, int, float, complex, bool, type(None))
 _DEEPEST = 40
+# Containers that hold each other many times over have more values than anybody can go through.
+_MOST = 10**5
 # Settings that fairseq never evaluates, and in which people write what they like: "wiki (1)" is a folder.
 _FREE_TEXT = re.compile(
     r"(^|_)(data|paths?|dirs?|logdir|files?|filename|indexfile|project|entity|repo|input|json|codes|mmap|"
@@ -102,16 +106,27 @@ def check_sizes(settings: Any, tensors: int, elements: int) -> None:
             largest = max(elements, 2**20)
         if largest is not None and isinstance(value, (int, float)) and not value <= largest:
             raise ValueError(f"sets {name} to {value:,}, which does not fit its {elements:,} weights")
+        if name.endswith(("_attention_heads", "max_target_positions")) and isinstance(value, (int, float)):
+            if not value >= 1:
+                raise ValueError(f"sets {name} to {value}, which must be positive: it is damaged")
 
 
 def _values(
-    settings: Any, name: str = "", depth: int = 0, skipped: frozenset[str] = frozenset()
+    settings: Any,
+    name: str = "",
+    depth: int = 0,
+    skipped: frozenset[str] = frozenset(),
+    visits: Iterator[int] | None = None,
 ) -> Iterator[tuple[str, Any]]:
     """Every value that is no container, with the name of its setting; none of ``skipped``."""
+    visits = visits or count()
     if depth > _DEEPEST:
         raise ValueError(f"sets {name} to lists in lists, too deeply for a setting")
-    if OmegaConf.is_config(settings):
-        settings = OmegaConf.to_container(settings, resolve=False)
+    if next(visits) == _MOST:
+        raise ValueError(f"sets {name} and others to more than {_MOST:,} values: these are no settings")
+    if isinstance(settings, Node):
+        # Unlike OmegaConf.to_container, piece by piece.
+        settings = settings._value()
     if isinstance(settings, argparse.Namespace):
         settings = vars(settings)
     if isinstance(settings, Mapping):
@@ -120,10 +135,10 @@ def _values(
                 raise ValueError(f"sets {name} to a mapping whose names are {type(key).__name__}")
             # A group of settings, which may have the name of a flag (--task), is not replaced as a whole.
             if key not in skipped or isinstance(value, (Mapping, argparse.Namespace, DictConfig)):
-                yield from _values(value, str(key), depth + 1, skipped)
+                yield from _values(value, str(key), depth + 1, skipped, visits)
     elif isinstance(settings, (list, tuple, set, frozenset)):
         for value in settings:
-            yield from _values(value, name, depth + 1, skipped)
+            yield from _values(value, name, depth + 1, skipped, visits)
     else:
         yield name, settings
 

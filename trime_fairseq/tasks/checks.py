@@ -42,6 +42,8 @@ def check_flags(kind: Any, args: Any) -> None:
             f"--context-window {window} leaves no token of --tokens-per-sample "
             f"{args.tokens_per_sample + window} to evaluate: --tokens-per-sample counts both"
         )
+    if is_command("eval") and not args.path:
+        raise ValueError("--path FILE is needed: the checkpoint to evaluate")
     # Other commands take ensembles; fairseq-eval-lm would only say that the file does not exist.
     if is_command("eval") and args.path and len(utils.split_paths(args.path)) > 1:
         raise ValueError(f"--path {args.path}: one model expected, not an ensemble")

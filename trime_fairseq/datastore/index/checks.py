@@ -1,5 +1,6 @@
 """Checks what an index holds: its ids, its metric, its keys."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,8 +27,8 @@ def check_index(index: Any, path: str, first: int, end: int) -> None:
         first, end: the rows that its ids may name are ``first <= row < end``.
 
     Raises:
-        DatastoreError: for ids out of range, less or more ids than keys, parts of another metric, what is not
-            trained, and no list to visit.
+        DatastoreError: for ids out of range or there twice, less or more ids than keys, parts of another
+            metric, what is not trained, no list to visit, and a file of lists that was cut off.
     """
     inverted = _lists(index)
     if not (index.is_trained and (inverted is None or inverted.is_trained)):
@@ -39,7 +40,10 @@ def check_index(index: Any, path: str, first: int, end: int) -> None:
             raise DatastoreError(f"the lists of the index {path} are of another metric: {BUILD_AGAIN}")
         if inverted.nprobe < 1:
             raise DatastoreError(f"the index {path} visits no list ({inverted.nprobe}): {BUILD_AGAIN}")
-    for ids, least, beyond in _all_ids(index, first, end):
+    _check_own_file(inverted, path)
+    seen: dict[str, NDArray[np.bool_]] = {}
+    total = 0
+    for where, ids, least, beyond in _all_ids(index, first, end):
         if not len(ids):
             continue
         smallest, largest = int(ids.min()), int(ids.max())
@@ -48,10 +52,38 @@ def check_index(index: Any, path: str, first: int, end: int) -> None:
                 f"the index {path} holds ids from {smallest:,} to {largest:,}, its datastore has rows "
                 f"from {least:,} to {beyond - 1:,}: {BUILD_AGAIN}"
             )
+        marks = seen.get(where)
+        if marks is None:
+            marks = seen[where] = np.zeros(beyond - least, dtype=bool)
+        marks[ids - least] = True
+        total += len(ids)
+    named = sum(int(np.count_nonzero(marks)) for marks in seen.values())
+    if named < total:
+        raise DatastoreError(
+            f"the index {path} lacks {total - named:,} rows of the datastore, others are there twice: "
+            f"{BUILD_AGAIN}"
+        )
     counted = count_ids(index)
     if counted is not None and counted != index.ntotal:
         raise DatastoreError(
             f"the index {path} holds {counted:,} ids for {index.ntotal:,} keys: {BUILD_AGAIN}"
+        )
+
+
+def _check_own_file(inverted: Any, path: str) -> None:
+    """Lists may lie in a file of their own, which Faiss maps whatever its size is: to read behind its end
+    ends the process."""
+    faiss = import_faiss()
+    lists: Any = faiss.downcast_InvertedLists(inverted.invlists) if inverted is not None else None
+    on_disk: Any = getattr(faiss, "OnDiskInvertedLists", ())
+    if not isinstance(lists, on_disk):
+        return
+    file = lists.filename
+    found = os.path.getsize(file) if os.path.isfile(file) else 0
+    if found < lists.totsize:
+        raise DatastoreError(
+            f"{file}, the lists of the index {path}, has {found:,} of {lists.totsize:,} bytes: it was cut "
+            "off, copy it again or build the index again with trime-build-index"
         )
 
 
@@ -129,16 +161,16 @@ def _ids_of(inverted: Any, number: int, size: int) -> Ids:
     return ids
 
 
-def _all_ids(index: Any, first: int, end: int) -> Iterator[tuple[Ids, int, int]]:
-    """Ids, and the range [least, beyond) in which they must lie."""
+def _all_ids(index: Any, first: int, end: int) -> Iterator[tuple[str, Ids, int, int]]:
+    """Where ids are stored, the ids, and the range [least, beyond) in which they must lie."""
     mapped, inverted = _mapped(index), _lists(index)
     if mapped is not None:
-        yield mapped, first, end
+        yield "map", mapped, first, end
         # Ids inside of the map are positions in it, which Faiss does not check.
         first, end = 0, len(mapped)
     if inverted is not None:
         for ids in list_ids(inverted):
-            yield ids, first, end
+            yield "lists", ids, first, end
 
 
 def _mapped(index: Any) -> Ids | None:

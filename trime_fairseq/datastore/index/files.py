@@ -95,6 +95,8 @@ def open_index(path: str, *, metric: str | None = None) -> Index:
     """
     manifest = IndexManifest.read(path)
     exists = os.path.exists(path)
+    if exists and not os.path.isfile(path):  # a named pipe would never end
+        raise DatastoreError(f"the index {path} is no regular file: give the file that Faiss wrote")
     if not exists and (manifest is not None or os.path.exists(f"{path}.partial")):
         raise _incomplete(path, "")
     if manifest is not None and not (manifest.complete and right_size(manifest, path)):

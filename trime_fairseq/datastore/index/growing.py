@@ -60,7 +60,8 @@ class GrowingIndex:
         stage: what is on the disk of this index; an index of something else does not count.
 
     Raises:
-        DatastoreError: if the file cannot be written, another process builds it, or GPUs are missing.
+        DatastoreError: if the file cannot be written, holds another program's index, or is built by another
+            process; or if GPUs are missing.
     """
 
     def __init__(
@@ -185,11 +186,22 @@ class GrowingIndex:
         self._lock.release()
 
     def _stage_on_disk(self) -> Stage:
+        self._refuse_foreign()
         if self._counts(self.path, FINISHED, "it will be replaced when the new index is done"):
             return "complete"
         if self._counts(self._partial, PARTIAL, "starting anew"):
             return "partial"
         return "trained" if self.is_trained() else "none"
+
+    def _refuse_foreign(self) -> None:
+        """Raises DatastoreError for a file of another program. :meth:`start_over` leaves an index without
+        its manifest, too, but with a trained one beside it."""
+        ours = any(IndexManifest.read(path) is not None for path in (self.path, self._trained))
+        if os.path.exists(self.path) and not ours:
+            raise DatastoreError(
+                f"`name`: {self.path} was not written by this builder, as it has no manifest "
+                f"{index_manifest_path(self.path)}: choose another `name`, or remove it"
+            )
 
     def _counts(self, path: str, fields: tuple[str, ...], otherwise: str) -> bool:
         """Whether an index agrees with its manifest, and that with the one wanted; logs why not."""
