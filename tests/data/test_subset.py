@@ -92,7 +92,7 @@ def test_code_of_another_dictionary(tmp_path):
 )
 def test_text_without_a_token(tmp_path, monkeypatch, kind, command, subset, flag):
     monkeypatch.setattr(sys, "argv", [f"/bin/{command}"])
-    task = make_task(write_text(tmp_path, kind, **{subset: []}))
+    task = make_task(write_text(tmp_path, kind, **{subset: []}), path="model.pt")
     with pytest.raises(ValueError, match=f"{flag} of DATA .* holds no token: give fairseq-preprocess"):
         task.load_dataset(subset)
 

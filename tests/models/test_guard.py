@@ -233,13 +233,16 @@ class Forgetful:
 
 
 def test_other_tasks_are_not_asked():
-    """Nor one that is gone."""
+    """Only that of a training that goes on, as its trainer reads; nor one that is gone."""
     kept = Forgetful()
     compare_with(kept)
     load(PUBLISHED)
+    checkpoint_utils.load_checkpoint_to_cpu(str(PUBLISHED), {})
+    with pytest.raises(ValueError, match="never asked"):
+        checkpoint_utils.load_checkpoint_to_cpu(str(PUBLISHED), load_on_all_ranks=False)
     del kept
     compare_with(Forgetful())
-    checkpoint_utils.load_checkpoint_to_cpu(str(PUBLISHED), {})
+    checkpoint_utils.load_checkpoint_to_cpu(str(PUBLISHED), load_on_all_ranks=False)
 
 
 VALIDATION = ["--max-tokens", "1024", "--tokens-per-sample", "128", "--sample-break-mode", "none"]

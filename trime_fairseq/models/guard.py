@@ -77,7 +77,7 @@ def guard_checkpoints(passing: Mapping[str, Any]) -> None:
 def _reader(passing: Mapping[str, Any], stock: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(stock)
     def load_checkpoint_to_cpu(
-        path: str, arg_overrides: dict[str, Any] | None = None, load_on_all_ranks: bool = False
+        path: str, arg_overrides: dict[str, Any] | None = None, load_on_all_ranks: bool | None = None
     ) -> Any:
         if os.environ.get(_FORCED, "0") not in ("", "0"):
             logger.warning(f"TRIME: {_FORCED} does not count for checkpoints: they are read as data")
@@ -90,7 +90,8 @@ def _reader(passing: Mapping[str, Any], stock: Callable[..., Any]) -> Callable[.
             raise ValueError(f"{named} cannot be read ({error.strerror or error})") from error
         except ValueError as error:
             raise ValueError(f"{named} {error}") from error
-        task = None if _task is None else _task()
+        # Only the trainer says how the other processes load; it goes on with the task that was set up last.
+        task = None if _task is None or load_on_all_ranks is None else _task()
         if task is not None:
             try:
                 task.check_state(found.get("task_state") or {})
@@ -104,7 +105,7 @@ def _reader(passing: Mapping[str, Any], stock: Callable[..., Any]) -> Callable[.
             overrides = {**unused, **readable(argparse.Namespace(**used)), **given}
         del found
         try:
-            state = stock(path, overrides, load_on_all_ranks)
+            state = stock(path, overrides, bool(load_on_all_ranks))
             # fairseq has composed these settings, in part from files of its own.
             check_settings(state["cfg"], given)
         except Exception as error:  # of Hydra, OmegaConf, or any at all
