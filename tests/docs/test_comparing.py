@@ -9,7 +9,7 @@ from tests.docs.pages import DOCS, blocks_of
 from trime_fairseq.comparison import read_memory, request
 from trime_fairseq.comparison.arguments import get_parser
 from trime_fairseq.comparison.memories import UNIONS
-from trime_fairseq.yaml_file import read_yaml
+from trime_fairseq.files.yaml_file import read_yaml
 
 PAGE = DOCS / "comparing.md"
 

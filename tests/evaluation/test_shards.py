@@ -151,7 +151,7 @@ def test_memories_larger_than_the_text(small, caplog, monkeypatch):
     assert f"--mem-size 5,000 is all of the text, {all_of_it.tokens:,} tokens" in caplog.text
     larger = evaluate_here("word-trime", f"{flags} 1000000000000", small)
     assert larger.nll_nats == all_of_it.nll_nats
-    monkeypatch.setattr("trime_fairseq.evaluation.room.memory_size", lambda: 2**20)
+    monkeypatch.setattr("trime_fairseq.evaluation.capacity.memory_size", lambda: 2**20)
     with pytest.raises(
         ValueError, match=r"--mem-size 5000 needs 0\.0 GiB for the keys of 4,\d+ tokens; this"
     ):

@@ -21,8 +21,8 @@ from ..bm25.engines.lucene import PACKAGE, Lucene
 from ..bm25.limits import THREADS, check_folder
 from ..bm25.report import compare, read_list, read_report, report_facts, table, write_report
 from ..data.export import run_export
+from ..files.machine import core_count
 from ..flags.bounds import check_argument
-from ..machine import core_count
 from .flags import add_flag, add_version, log_to_stdout, run
 
 PROGRAM = "trime-bm25"

@@ -7,8 +7,8 @@ import traceback
 from collections.abc import Callable
 
 from .. import __version__
-from ..errors import wants_traceback
 from ..flags import name_flags
+from ..flags.errors import wants_traceback
 
 
 def add_flag(group: argparse._ActionsContainer, flag: str, **settings: object) -> None:

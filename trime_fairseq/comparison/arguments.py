@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .. import __version__
-from ..yaml_file import read_yaml
+from ..files.yaml_file import read_yaml
 from .request import DEFAULT_OUTPUT, Comparison, read_comparison
 
 PROGRAM = "trime-compare"

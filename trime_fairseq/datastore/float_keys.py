@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..machine import memory_size
+from ..files.machine import memory_size
 from .datastore import DatastoreError, finite
 from .index.faiss_library import import_faiss
 

@@ -16,12 +16,12 @@ from ..datastore import BackgroundSink, Manifest, RecallSample, Retriever, RowSi
 from ..distributed import is_distributed, rank, world_size
 from ..files import check_writable, file_hash, modification_time, symbols_hash
 from ..models.config import refuse_triton_on_cpu
+from .capacity import check_memory_size
 from .config import EvaluationConfig, MemoryConfig, part_of
 from .datastore_config import flags_named
 from .external import KeySource, open_external
 from .recorder import KeyRecorder, RowRanges
 from .result import Shard
-from .room import check_memory_size
 from .run import EvaluationRun
 from .scorer import MemoryScorer, ScorerParts
 from .shards import check_shard_files

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from ..machine import core_count
+from .machine import core_count
 from .places import open_regular
 
 # Bytes of a block of a checksum, and of a read. Items of 2, 4 or 8 bytes never straddle two of them.

@@ -3,8 +3,8 @@
 from .. import criterions, models
 from ..data.removed_names import restore_removed_names
 from ..distributed import limit_waiting
-from ..errors import report_in_one_line, runs_fairseq
 from ..evaluation.quiet import ignore_warnings
+from ..flags.errors import report_in_one_line, runs_fairseq
 from ..models.guard import guard_checkpoints
 from . import trime_language_modeling
 from .config import passing_flags

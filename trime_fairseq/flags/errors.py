@@ -13,8 +13,8 @@ import traceback
 from types import TracebackType
 from typing import Any
 
-from .files import PACKAGE
-from .flags import name_flags
+from ..files import PACKAGE
+from . import name_flags
 
 # This variable asks for the traceback as well.
 DEBUG = "TRIME_DEBUG"

@@ -4,7 +4,7 @@ import logging
 
 import torch
 
-from ..machine import memory_size
+from ..files.machine import memory_size
 from .config import EvaluationConfig
 
 logger = logging.getLogger(__name__)

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import pytest
 import torch.multiprocessing
 
-from trime_fairseq import errors
 from trime_fairseq.cli.flags import run
 from trime_fairseq.datastore import DatastoreError, Retriever
-from trime_fairseq.errors import report_in_one_line, runs_fairseq, sentence_of
 from trime_fairseq.evaluation import MemoryConfig
 from trime_fairseq.files import write_json
+from trime_fairseq.flags import errors
+from trime_fairseq.flags.errors import report_in_one_line, runs_fairseq, sentence_of
 
 SENTENCE = "--use-long adds to the local memory: pass --use-local as well"
 
