@@ -16,7 +16,7 @@ from trime_fairseq.datastore import Neighbors
 from trime_fairseq.evaluation import MemoryConfig, MemoryScorer, run_eval_lm
 from trime_fairseq.evaluation.memory_scores import MemoryScores, neighbor_scores
 from trime_fairseq.evaluation.mixture import cache_scores, mix
-from trime_fairseq.evaluation.numbers import NumberWatch, without_number_where
+from trime_fairseq.evaluation.numbers import NumberWatch
 from trime_fairseq.memory import Visibility, memory_lse
 
 CHECKPOINT = REFERENCE / "checkpoints" / "word-trime" / "checkpoint_best.pt"
@@ -86,11 +86,6 @@ def test_what_was_not_looked_at_is_found_at_the_end():
             watch.check_sums(*sums)
     with pytest.raises(ValueError, match="keys of --dstore-filename are no numbers"):
         NumberWatch(MemoryConfig(knnlm=True)).check_memories(torch.tensor([0.0, NAN]))
-
-
-def test_keys_of_tokens_without_a_loss_are_no_keys():
-    keys = without_number_where(torch.tensor([-1.0, NAN, -math.inf]), torch.ones(3, 2))
-    assert keys.isnan().tolist() == [[False] * 2, [True] * 2, [False] * 2]
 
 
 def test_a_memory_of_no_numbers_is_not_an_empty_one():

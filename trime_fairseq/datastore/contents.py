@@ -18,19 +18,18 @@ _MOST_LENGTH = 4.0
 _ZERO, _MOST_LOST = 1e-6, 0.01
 
 
-def check_values(store: Datastore, vocabulary: int | None = None, *, checksum: bool = True) -> None:
-    """Checks the tokens of a store: one pass, and one for the checksum.
+def check_values(store: Datastore, vocabulary: int | None = None) -> int:
+    """Checks the tokens of a store, in two passes, and returns the largest.
 
     Args:
         vocabulary: number of symbols of the dictionary, if it is known.
-        checksum: whether to compare them with the checksum in the manifest.
 
     Raises:
         DatastoreError: for values that no dictionary or not this one has, and for another checksum.
     """
     path = values_path(store.prefix)
     noted = store.manifest.values_checksum if store.manifest is not None else None
-    if checksum and noted not in (None, checksum_with_progress(path)):
+    if noted is not None and checksum_with_progress(path) != noted:
         raise DatastoreError(
             f"{path} is not what was written: its checksum is not the one of {store.prefix}.json; it is "
             "damaged or another datastore's: remove it and write the datastore again"
@@ -46,6 +45,7 @@ def check_values(store: Datastore, vocabulary: int | None = None, *, checksum: b
             f"{path} holds the token {largest:,}, but the dictionary (DATA/dict.txt) has {vocabulary:,} "
             "symbols: it is of another dictionary, of another type, or damaged; write the datastore again"
         )
+    return largest
 
 
 def check_keys(index: Index, store: Datastore) -> None:

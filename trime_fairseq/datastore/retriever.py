@@ -59,9 +59,11 @@ class Retriever:
         load_keys: False where the keys shall not be read, even if ``store`` has them.
         keys_in_memory: read all keys into memory.
         devices: numbers of the GPUs that hold the index; none for the CPU.
+        vocabulary: number of symbols of the model's dictionary, if it is known.
 
     Raises:
-        DatastoreError: if k exceeds the store or what a GPU can, or keys are missing that are needed.
+        DatastoreError: if k exceeds the store or what a GPU can, keys are missing that are needed, or what
+            the store holds is damaged or another's (:mod:`~.contents`).
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Retriever:
         load_keys: bool = True,
         keys_in_memory: bool = False,
         devices: tuple[int, ...] = (),
+        vocabulary: int | None = None,
     ) -> None:
         for name, number in (("k", k), ("probe", probe)):
             if number is not None:
@@ -101,11 +104,10 @@ class Retriever:
                 )
             self._keys = np.array(store.keys) if keys_in_memory else store.keys
             check_keys(index, store)
-        check_values(store, checksum=False)
+        largest = check_values(store, vocabulary)
         _set_probe(index.faiss, probe)
         self._indexes = _to_devices(index.faiss, devices) if devices else [index.faiss]
         home = torch.device("cuda", devices[0]) if devices else torch.device("cpu")
-        largest = int(store.values.max())
         # Made narrow while it is read: of 100M tokens the file's int64 would take 800 MB.
         values = np.array(store.values, dtype=np.int32 if largest < 2**31 else np.int64)
         self._values = torch.from_numpy(values).to(home)

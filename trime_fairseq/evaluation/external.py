@@ -8,7 +8,6 @@ from ..datastore import (
     DatastoreError,
     Retriever,
     check_keys,
-    check_values,
     gpus_for_index,
     open_datastore,
     open_index,
@@ -65,11 +64,8 @@ def _open(config: EvaluationConfig, prefix: str, indexfile: str, model: KeySourc
         likely_dimension=model.dimension,
     )
     _check_store(store, model)
-    check_values(store, model.vocabulary)
     index = open_index(indexfile, metric=config.faiss_metric_type)
     index.check(store, model.dimension)
-    if not config.no_load_keys:
-        check_keys(index, store)
     devices = gpus_for_index() if use_gpu and not config.use_faiss_cpu else ()
     if use_gpu and not devices and not config.use_faiss_cpu:
         logger.warning("TRIME: this Faiss knows no GPU; searching on the CPU (--use-faiss-cpu says so)")
@@ -82,7 +78,11 @@ def _open(config: EvaluationConfig, prefix: str, indexfile: str, model: KeySourc
         load_keys=not config.no_load_keys,
         keys_in_memory=config.move_dstore_to_mem,
         devices=devices,
+        vocabulary=model.vocabulary,
     )
+    if not (retriever.reads_keys or config.no_load_keys):
+        # The scores are Faiss's. Keys of another text say that tokens and index do not belong together.
+        check_keys(index, store)
     if config.move_dstore_to_mem and not retriever.reads_keys:
         logger.warning("TRIME: --move-dstore-to-mem has no effect: scores are Faiss's (--knn-sim-func)")
     where = f"GPU {', '.join(map(str, devices))}" if devices else "the CPU"

@@ -72,12 +72,6 @@ _OF_THE_MODEL = (
 )
 
 
-def without_number_where(log_prob: Tensor, keys: Tensor) -> Tensor:
-    """Keys [N, d], NaN where the log-probability [N] is: a datastore refuses them, and nobody waits for the
-    device here."""
-    return keys.masked_fill(log_prob.isnan().unsqueeze(1), math.nan)
-
-
 def _all_numbers(log_prob: Tensor) -> bool:
     """Whether all are less than infinity; minus infinity is a number here, the logarithm of 0."""
     return bool((log_prob < math.inf).all())

@@ -23,7 +23,7 @@ from .memory_scores import (
     neighbor_scores,
 )
 from .mixture import Mixture, mix
-from .numbers import IMPOSSIBLE, NumberWatch, without_number_where
+from .numbers import IMPOSSIBLE, NumberWatch
 from .recorder import KeyRecorder
 from .result import Totals
 from .stages import StageTimes
@@ -135,8 +135,7 @@ class MemoryScorer:
             self._watch.check_model(models[0], plain_log_prob)
         if batch is not None:
             if self.parts.recorder is not None:
-                keys = batch.queries if looks else without_number_where(plain_log_prob, batch.queries)
-                self.parts.recorder.add(batch.spans, keys, batch.targets)
+                self.parts.recorder.add(batch.spans, batch.queries, batch.targets)
             if self.config.searches:
                 with stage("search", device):
                     neighbors = self._search(batch.queries)

@@ -101,7 +101,8 @@ def open_index(path: str, *, metric: str | None = None) -> Index:
         raise _incomplete(path, "")
     if manifest is not None and not (manifest.complete and right_size(manifest, path)):
         raise _incomplete(path, f" ({os.path.getsize(path):,} bytes, {manifest.bytes or 0:,} when it is)")
-    if manifest is not None and manifest.checksum not in (None, checksum_with_progress(path)):
+    noted = manifest.checksum if manifest is not None else None
+    if noted is not None and checksum_with_progress(path) != noted:
         raise DatastoreError(
             f"the index {path} is damaged: its checksum is not the one of {path}.json; remove it and run "
             "trime-build-index again"
