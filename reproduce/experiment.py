@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trime_fairseq.flags.bounds import Bounds
-from trime_fairseq.yaml_file import read_yaml
+from trime_fairseq.files.yaml_file import read_yaml
 
 SUBSETS = ("train", "valid", "test")
 _POSITIVE, _SEED = Bounds(1, 10**9), Bounds(0, 2**32 - 1)

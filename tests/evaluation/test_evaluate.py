@@ -9,6 +9,8 @@ from tests.commands import REFERENCE, ROOT, evaluate_here, evaluation_command, r
 from tests.commands import evaluate as evaluate_by_command
 from tests.played import PlayedTask
 from trime_fairseq.evaluation import EvaluationConfig, MemoryConfig, evaluate, run_eval_lm
+from trime_fairseq.evaluation.eval_lm import without_our_folder
+from trime_fairseq.files import PACKAGE
 
 CHECKPOINT = str(REFERENCE / "checkpoints" / "word-trime" / "checkpoint_best.pt")
 LOCAL = "--context-window 96 --use-local --batch-size 8"
@@ -149,3 +151,15 @@ def test_the_log_has_no_noise_of_imports(small):
     output = output.split("fairseq_cli.eval_lm", 1)[1]
     for noise in ("version_base", "is validated against ConfigStore", "strict flag", "pin_memory"):
         assert noise not in output
+
+
+def test_our_own_folder_is_left_out_however_it_is_spelt(tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(PACKAGE)
+    monkeypatch.chdir(ROOT)
+    for words in (
+        ["--user-dir", PACKAGE],
+        ["--user-dir=trime_fairseq"],
+        ["--user-dir", str(tmp_path / "link")],
+    ):
+        assert without_our_folder(["data", *words, "--cpu"]) == ["data", "--cpu"]
+    assert without_our_folder(["--user-dir", "other"]) == ["--user-dir", "other"]

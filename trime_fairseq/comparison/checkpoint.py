@@ -7,6 +7,7 @@ from typing import NamedTuple
 from .. import __version__
 from ..data.provenance import data_folders, text_files_hash
 from ..evaluation import MemoryConfig
+from ..evaluation.eval_lm import without_our_folder
 from ..files import file_hash
 from .evaluation_flags import key_settings, store_files
 from .kept import Identity
@@ -61,7 +62,7 @@ class Checkpoint(NamedTuple):
             train_hash=text_files_hash(data, "train"),
             tune=comparison.tune,
             test=comparison.test,
-            flags=" ".join(model.evaluation),
+            flags=" ".join(without_our_folder(model.evaluation)),
             memories="; ".join(map(str, model.memories)),
             datastore=datastore,
             version=__version__,

@@ -113,12 +113,8 @@ def register() -> None:
     import_tasks(os.path.join(PACKAGE, "tasks"), f"{__name__.split('.')[0]}.tasks")
 
 
-def _one_process(arguments: Sequence[str]) -> list[str]:
-    """The arguments without ``--user-dir`` of this package, for one process and our task.
-
-    Raises:
-        ValueError: for another task.
-    """
+def without_our_folder(arguments: Sequence[str]) -> list[str]:
+    """The arguments without ``--user-dir`` of this package, however its folder is spelt."""
     words: list[str] = []
     given = iter(arguments)
     for word in given:
@@ -128,6 +124,16 @@ def _one_process(arguments: Sequence[str]) -> list[str]:
                 words += ["--user-dir", folder]
             continue
         words.append(word)
+    return words
+
+
+def _one_process(arguments: Sequence[str]) -> list[str]:
+    """The arguments without ``--user-dir`` of this package, for one process and our task.
+
+    Raises:
+        ValueError: for another task.
+    """
+    words = without_our_folder(arguments)
     for number, word in enumerate(words):
         name, _, value = word.partition("=")
         task = value or "".join(words[number + 1 : number + 2])
