@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from trime_fairseq.flags.bounds import Bounds
 from trime_fairseq.files.yaml_file import read_yaml
+from trime_fairseq.flags.bounds import Bounds
 
 SUBSETS = ("train", "valid", "test")
 _POSITIVE, _SEED = Bounds(1, 10**9), Bounds(0, 2**32 - 1)
