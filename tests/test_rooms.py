@@ -16,6 +16,7 @@ FLOORS = (
     ("models", "data"),
     ("criterions",),
     ("evaluation",),
+    ("generation",),
     ("tuning",),
     ("comparison",),
     ("tasks",),

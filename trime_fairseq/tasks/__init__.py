@@ -6,7 +6,7 @@ from ..distributed import limit_waiting
 from ..evaluation.quiet import ignore_warnings
 from ..flags.errors import report_in_one_line, runs_fairseq
 from ..models.guard import guard_checkpoints
-from . import trime_language_modeling
+from . import trime_language_modeling, trime_translation
 from .config import passing_flags
 
 ignore_warnings()
@@ -16,4 +16,4 @@ report_in_one_line()
 if runs_fairseq():
     limit_waiting()
 
-__all__ = ["criterions", "models", "trime_language_modeling"]
+__all__ = ["criterions", "models", "trime_language_modeling", "trime_translation"]
