@@ -8,5 +8,5 @@ from ..generation.config import TranslationMemoryConfig
 
 
 @dataclass
-class TrimeTranslationConfig(TranslationConfig, TranslationMemoryConfig):  # type: ignore[misc]
+class TrimeTranslationConfig(TranslationConfig, TranslationMemoryConfig):
     pass
