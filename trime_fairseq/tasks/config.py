@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ..data.order import OrderConfig
+from ..data.order_config import OrderConfig
 from ..evaluation.config import EvaluationConfig, MemoryConfig
 from ..evaluation.datastore_config import DatastoreConfig
 from ..models.config import KeyConfig
