@@ -12,6 +12,7 @@ import torch
 from tests.commands import REFERENCE, evaluate_here, needs_half_on_cpu
 from tests.played import PlayedTask
 from tests.recorded import RecordedModel
+from tests.trusted import load_trusted
 from trime_fairseq.datastore import Neighbors
 from trime_fairseq.evaluation import MemoryConfig, MemoryScorer, run_eval_lm
 from trime_fairseq.evaluation.memory_scores import MemoryScores, neighbor_scores
@@ -26,7 +27,7 @@ NAN = math.nan
 
 def damaged(path, change):
     """A copy of the checkpoint with changed weights."""
-    state = torch.load(CHECKPOINT, weights_only=False)
+    state = load_trusted(CHECKPOINT)
     for name, value in state["model"].items():
         change(name, value)
     torch.save(state, path)

@@ -4,11 +4,11 @@ import argparse
 import copy
 import functools
 
-import torch
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from omegaconf import OmegaConf
 
 from tests.commands import REFERENCE
+from tests.trusted import load_trusted
 from trime_fairseq.evaluation.eval_lm import register
 
 PUBLISHED = REFERENCE / "checkpoints" / "word-trime" / "checkpoint_best.pt"
@@ -17,7 +17,7 @@ PUBLISHED = REFERENCE / "checkpoints" / "word-trime" / "checkpoint_best.pt"
 @functools.cache
 def _published():
     register()
-    return torch.load(PUBLISHED, weights_only=False)
+    return load_trusted(PUBLISHED)
 
 
 def old(**settings):

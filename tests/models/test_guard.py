@@ -13,6 +13,7 @@ from fairseq.data import Dictionary
 
 from tests.commands import REFERENCE, TASK, TINY, run
 from tests.models.checkpoints_made_up import PUBLISHED, new, old
+from tests.trusted import load_trusted
 from trime_fairseq.evaluation import evaluate
 from trime_fairseq.evaluation.eval_lm import register
 from trime_fairseq.models.guard import compare_with
@@ -277,7 +278,7 @@ def test_flags_of_single_commands_mean_nothing_in_a_checkpoint(tmp_path, monkeyp
         known = {name: value for name, value in PUBLISHED_VALUES.items() if value is not None}
         state = new("trime_language_modeling", task=known)
     else:
-        state = torch.load(REFERENCE / "checkpoints" / checkpoint / "checkpoint_best.pt", weights_only=False)
+        state = load_trusted(REFERENCE / "checkpoints" / checkpoint / "checkpoint_best.pt")
         vars(state["args"]).update(PUBLISHED_VALUES)
         assert checkpoint != "word-trime_ext" or state["args"].predefined_batches == "moby-bin/batches.json"
     torch.save(state, tmp_path / "c.pt")
@@ -335,6 +336,6 @@ def test_training_goes_on_from_a_published_checkpoint(tmp_path, monkeypatch):
     wide.update({"--decoder-ffn-embed-dim": "192", "--decoder-attention-heads": "4"})
     words = [word for pair in wide.items() for word in pair]
     command(monkeypatch, tmp_path, "train --finetune-from-model", tmp_path / "c.pt", *words)
-    saved = torch.load(tmp_path / "out" / "checkpoint_last.pt", weights_only=True)
+    saved = load_trusted(tmp_path / "out" / "checkpoint_last.pt")
     assert saved["task_state"]["trime_dictionary"]["types"] == 6248
     json.dumps(saved["task_state"])

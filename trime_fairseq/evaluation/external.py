@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..datastore import (
     Datastore,
@@ -13,7 +14,6 @@ from ..datastore import (
     open_index,
 )
 from ..files import file_hash
-from .config import EvaluationConfig
 from .datastore_config import flags_named
 
 logger = logging.getLogger(__name__)
@@ -25,17 +25,46 @@ External = tuple[Retriever, Datastore, str]
 
 @dataclass(frozen=True)
 class KeySource:
-    """The model whose keys are searched: dimension and type of its keys, its dictionary, its file, and the
-    number of symbols in the dictionary."""
+    """The model whose keys are searched.
+
+    Attributes:
+        dimension, key_type: of its keys.
+        dictionary_hash: of the dictionary of its tokens.
+        checkpoint: its file.
+        vocabulary: number of symbols in the dictionary.
+        dictionary: how messages name the dictionary's file.
+        dictionary_flag: the flag of ``fairseq-preprocess`` that takes it.
+        chooses_key_type: whether the command has ``--knn-keytype``.
+    """
 
     dimension: int
     key_type: str
     dictionary_hash: str
     checkpoint: str | None
     vocabulary: int | None = None
+    dictionary: str = "DATA/dict.txt"
+    dictionary_flag: str = "--srcdict"
+    chooses_key_type: bool = True
 
 
-def open_external(config: EvaluationConfig, model: KeySource, use_gpu: bool) -> External:
+class SearchConfig(Protocol):
+    """The flags of a search: fields of a task's config."""
+
+    dstore_filename: str | None
+    indexfile: str | None
+    dstore_size: int | None
+    dstore_fp16: bool
+    k: int
+    probe: int | None
+    knn_sim_func: str | None
+    faiss_metric_type: str | None
+    no_load_keys: bool
+    move_dstore_to_mem: bool
+    use_faiss_cpu: bool
+    check_recall: int
+
+
+def open_external(config: SearchConfig, model: KeySource, use_gpu: bool) -> External:
     """Opens the external memory: its retriever, its datastore and the metric.
 
     Args:
@@ -54,7 +83,7 @@ def open_external(config: EvaluationConfig, model: KeySource, use_gpu: bool) -> 
         return _open(config, config.dstore_filename, config.indexfile, model, use_gpu)
 
 
-def _open(config: EvaluationConfig, prefix: str, indexfile: str, model: KeySource, use_gpu: bool) -> External:
+def _open(config: SearchConfig, prefix: str, indexfile: str, model: KeySource, use_gpu: bool) -> External:
     recomputes = config.knn_sim_func not in (None, "do_not_recomp_l2")
     store = open_datastore(
         prefix,
@@ -101,13 +130,14 @@ def _check_store(store: Datastore, model: KeySource) -> None:
     if manifest is None:
         return
     if manifest.key_type != model.key_type:
-        raise DatastoreError(
-            f"the keys of {name} are {manifest.key_type}: pass --knn-keytype {manifest.key_type}"
-        )
+        kind = manifest.key_type
+        fix = f"pass --knn-keytype {kind}" if model.chooses_key_type else f"a search needs {model.key_type}"
+        raise DatastoreError(f"the keys of {name} are {kind}: {fix}")
     if manifest.dictionary_hash not in (None, model.dictionary_hash):
         raise DatastoreError(
-            f"the datastore {name} was made with another dictionary than DATA/dict.txt: its tokens would "
-            "mean other words; preprocess its text with --srcdict DATA/dict.txt and write it again"
+            f"the datastore {name} was made with another dictionary than {model.dictionary}: its tokens "
+            f"would mean other words; preprocess its text with {model.dictionary_flag} {model.dictionary} "
+            "and write it again"
         )
     if manifest.checkpoint_hash is not None and manifest.checkpoint_hash != file_hash(model.checkpoint):
         logger.warning(

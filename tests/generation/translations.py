@@ -1,0 +1,86 @@
+"""Translations by the reference checkpoint: its datastore as a folder, commands, and what they print."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from tests.commands import REFERENCE, ROOT
+
+MT = REFERENCE / "mt"
+CHECKPOINT = MT / "checkpoint" / "checkpoint_best.pt"
+DIMENSION, ROWS, TYPES = 64, 7139, 1712
+TASK = ["--user-dir", str(ROOT / "trime_fairseq"), "--task", "trime_translation"]
+RUNS: dict[str, dict[str, Any]] = json.loads((MT / "evaluation.json").read_text())
+BEAM = (
+    "--beam 4 --lenpen 0.6 --max-len-a 1.2 --max-len-b 10 --max-tokens 2048 --required-batch-size-multiple 1"
+)
+
+
+def make_folder(folder: Path) -> Path:
+    """The published datastore with its indexes, and exact ones, which are too large to ship."""
+    for name in ("keys.npy", "vals.npy", "knn_index_ip", "knn_index_l2"):
+        (folder / name).symlink_to(MT / "datastore" / name)
+    (folder / "store-fp16_keys.npy").symlink_to(MT / "datastore" / "keys.npy")
+    (folder / "store_vals.npy").symlink_to(MT / "datastore" / "vals.npy")
+    keys = keys_of(folder).astype(np.float32)
+    for metric, kind in (("ip", faiss.IndexFlatIP), ("l2", faiss.IndexFlatL2)):
+        index = kind(DIMENSION)
+        index.add(keys)
+        faiss.write_index(index, str(folder / f"flat_{metric}"))
+    return folder
+
+
+def keys_of(folder: Path) -> Any:
+    return np.fromfile(folder / "keys.npy", dtype=np.float16).reshape(ROWS, DIMENSION)
+
+
+def generation(
+    flags: str, *more: Any, data: Path = MT / "data", command: str = "fairseq-generate"
+) -> list[Any]:
+    words = [
+        command,
+        data,
+        *TASK,
+        "--source-lang",
+        "es",
+        "--target-lang",
+        "en",
+        "--cpu",
+        "--path",
+        CHECKPOINT,
+        "--scoring",
+        "sacrebleu",
+    ]
+    if command == "fairseq-generate":
+        words += ["--gen-subset", "test", "--tokenizer", "moses", "--remove-bpe"]
+    return [*words, *flags.split(), *more]
+
+
+def search_flags(folder: Path, overrides: dict[str, Any]) -> str:
+    """The flags of published overrides."""
+    named = {**overrides, "index_filename": None}
+    kind = named["knn_lambda_type"]
+    named["knn_lambda_type"] = {"trime": "trime-published"}.get(kind, kind)
+    flags = [f"--{name.replace('_', '-')} {value}" for name, value in named.items() if value is not None]
+    store = f"--dstore-filename {folder}/store --indexfile {folder}/{overrides['index_filename']}"
+    return f"--use-knn-datastore {store} --dstore-fp16 --dstore-size {ROWS} --no-load-keys {' '.join(flags)}"
+
+
+def printed(output: str) -> dict[str, dict[str, Any]]:
+    """By sentence: hypothesis and score of line H, logarithms to base 2 of line P."""
+    found: dict[str, dict[str, Any]] = {}
+    for line in output.splitlines():
+        match = re.match(r"([HP])-(\d+)\t(.*)", line)
+        if match is None:
+            continue
+        entry = found.setdefault(match[2], {})
+        if match[1] == "P":
+            entry["positional"] = [float(word) for word in match[3].split()]
+        elif "hypo" not in entry:
+            score, _, hypothesis = match[3].partition("\t")
+            entry.update(score=float(score), hypo=hypothesis)
+    return found
