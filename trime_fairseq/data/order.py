@@ -42,7 +42,7 @@ class TrainingOrder:
 
     @classmethod
     def from_config(cls, config: Any) -> "TrainingOrder":
-        """Reads the fields of :class:`~.order_config.OrderConfig` and of fairseq's ``LanguageModelingConfig``."""
+        """Reads the fields of an ``OrderConfig`` and of fairseq's ``LanguageModelingConfig``."""
         names = [name for name in cls.__dataclass_fields__ if name != "world_size"]
         values = {name: getattr(config, name) for name in names}
         values["sample_break_mode"] = str(values["sample_break_mode"])

@@ -91,6 +91,6 @@ def _numbers(files: PairFiles, dictionaries: tuple[Dictionary, Dictionary], impl
         lines = data_utils.load_indexed_dataset(files.side(language), dictionary, impl)
         sides.append(f"{os.path.basename(files.side(language))} has {len(lines):,}")
     return (
-        f"the two sides of DATA {files.folder} have different numbers of sentences ({', '.join(sides)}): make "
+        f"the sides of DATA {files.folder} have different numbers of sentences ({', '.join(sides)}): make "
         "both again with fairseq-preprocess, from texts with a line for each pair"
     )

@@ -1,4 +1,4 @@
-"""``--output-segments-to-file``: the training segments, or target sentences, as text, instead of a training."""
+"""``--output-segments-to-file``: the training segments or target sentences as text, and no training."""
 
 import logging
 from collections.abc import Callable

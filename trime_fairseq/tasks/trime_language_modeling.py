@@ -40,8 +40,8 @@ from .batches import planned_batches
 from .checks import check_flags, is_command, read_dictionary, refuse_memories
 from .config import TrimeLanguageModelingConfig
 from .segments import write_segments
-from .steps import no_batch_skipped
 from .state import check_saved_dictionary, saved_state, saved_temperature, without_ours
+from .steps import no_batch_skipped
 from .training_flags import check_training_flags
 
 logger = logging.getLogger(__name__)
@@ -157,7 +157,9 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         return self.traits.learned_positions and bool(self.args.add_bos_token)
 
     def build_criterion(self, *args: Any, **kwargs: Any) -> Any:
-        refuse_memories(self.config, "of fairseq-eval-lm only; in training the --criterion says which memory a token sees")
+        refuse_memories(
+            self.config, "of fairseq-eval-lm only; in training the --criterion says which memory a token sees"
+        )
         order = replace(self.order, predefined_batches=None) if self._validates_only else self.order
         order.check(self.args.data, self.args.train_subset)
         criterion = super().build_criterion(*args, **kwargs)
