@@ -339,3 +339,20 @@ def test_checkpoint_of_an_adaptive_softmax_is_named(folder):
     models[0].decoder.adaptive_softmax = torch.nn.Identity()
     with pytest.raises(ValueError, match=f"--use-knn-datastore: --path {CHECKPOINT}: .* adaptive softmax"):
         task.build_generator(models, Namespace(**BEAM))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("kind", LAMBDA_TYPES)
+def test_on_a_gpu(folder, kind):
+    """The model on the GPU, the index on the CPU: the distribution of the CPU."""
+    task, (model,), generator = attached(folder, knn_lambda_type=kind, use_faiss_cpu=True)
+    sample = batch_of(task)
+    with torch.no_grad():
+        wanted = model.get_normalized_probs(model(**sample["net_input"]), True)
+        model.cuda()
+        there = utils.move_to_cuda(sample)
+        found = model.get_normalized_probs(model(**there["net_input"]), True)
+    assert found.is_cuda
+    torch.testing.assert_close(found.cpu(), wanted, rtol=1e-3, atol=1e-3)
+    assert task.inference_step(generator, [model], there)
