@@ -2,8 +2,8 @@
 
     OMP_WAIT_POLICY=PASSIVE python benchmarks/translation.py [--keys 250000 --k 8 32 ...]
 
-The model is that of the tests. The datastore is made up: the keys of the tests' datastore, again and again with
-noise. Every batch is translated in turn without memory and with each index and k.
+The model is that of the tests. The datastore is made up: the keys of the tests' datastore, again and again
+with noise. Every batch is translated in turn without memory and with each index and k.
 """
 
 import argparse
