@@ -190,7 +190,7 @@ def test_registering_twice_wraps_once():
     reader = checkpoint_utils.load_checkpoint_to_cpu
     from trime_fairseq.models.guard import guard_checkpoints
 
-    guard_checkpoints({})
+    guard_checkpoints(lambda task: {})
     try:
         assert checkpoint_utils.load_checkpoint_to_cpu.__wrapped__ is reader.__wrapped__
     finally:
