@@ -168,5 +168,5 @@ def test_raw_text(tmp_path):
 def test_what_is_not_checked(tmp_path):
     assert check_text("s3://bucket/test", TYPES) is None
     (tmp_path / "test.fasta").write_text(">a\nab\n")
-    with pytest.raises(ValueError, match="--dataset-impl fasta is not for language models"):
+    with pytest.raises(ValueError, match="--dataset-impl fasta is not for this task"):
         check_text(str(tmp_path / "test"), TYPES)

@@ -42,7 +42,9 @@ def order_hash(order: Iterable[int]) -> str:
     return text_hash(",".join([str(int(number)) for number in order]))
 
 
-def read_order(batch_file: str, where: str, segments: int, others: str) -> NDArray[np.int64]:
+def read_order(
+    batch_file: str, where: str, segments: int, others: str, unit: str = "segment"
+) -> NDArray[np.int64]:
     """Reads a list of predefined batches, int64 [segments]; training and reports read it here.
 
     Args:
@@ -50,6 +52,7 @@ def read_order(batch_file: str, where: str, segments: int, others: str) -> NDArr
         where: how messages name it.
         segments: their number.
         others: what a message says, after the number of ids, if there are more or fewer.
+        unit: what is listed, for messages.
 
     Raises:
         ValueError: if it cannot be read, is no list that holds each number from 0 to ``segments`` - 1 once,
@@ -60,22 +63,22 @@ def read_order(batch_file: str, where: str, segments: int, others: str) -> NDArr
     except (OSError, ValueError) as error:
         raise ValueError(f"{where}: cannot be read as JSON: {error}") from error
     if not isinstance(ids, list) or not all(type(number) is int for number in ids):
-        raise ValueError(f"{where}: a JSON list of integers expected, the ids of the training segments")
+        raise ValueError(f"{where}: a JSON list of integers expected, the ids of the training {unit}s")
     if len(ids) != segments:
-        raise ValueError(f"{where} lists {len(ids):,} segments, {others}")
+        raise ValueError(f"{where} lists {len(ids):,} {unit}s, {others}")
     info = BatchesInfo.read(batch_file)
     if info is not None and info.order_hash != order_hash(ids):
         raise ValueError(
             f"{where} is not the list that the {BatchesInfo.suffix} beside it describes: make the file again"
         )
-    return _permutation(ids, where)
+    return _permutation(ids, where, unit)
 
 
-def _permutation(ids: list[int], where: str) -> NDArray[np.int64]:
+def _permutation(ids: list[int], where: str, unit: str) -> NDArray[np.int64]:
     outside = [number for number in ids if not 0 <= number < len(ids)]
     if outside:
         raise ValueError(
-            f"{where}: {outside[0]} is not the id of a segment (0 to {len(ids) - 1:,}): "
+            f"{where}: {outside[0]} is not the id of a {unit} (0 to {len(ids) - 1:,}): "
             "make the file again from these data"
         )
     order = np.asarray(ids, dtype=np.int64)
@@ -83,7 +86,7 @@ def _permutation(ids: list[int], where: str) -> NDArray[np.int64]:
     if (found != 1).any():
         repeated, missing = int(found.argmax()), int(found.argmin())
         raise ValueError(
-            f"{where}: each segment must be listed once, but {repeated} is listed {found[repeated]} times "
+            f"{where}: each {unit} must be listed once, but {repeated} is listed {found[repeated]} times "
             f"and {missing} not at all"
         )
     return order

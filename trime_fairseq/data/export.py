@@ -114,6 +114,7 @@ def export_segments(
     data_hash: str | None = None,
     tokens_per_sample: int | None = None,
     sample_break_mode: str | None = None,
+    post_process: str | None = None,
 ) -> None:
     """Writes a JSON list of ``{"id": "0", "contents": "text of segment 0"}``, one segment a line.
 
@@ -122,14 +123,17 @@ def export_segments(
     when it is complete; beside it ``path.info`` says what it was exported from.
 
     Args:
-        dataset: fairseq's ``MonolingualDataset``, in text order.
+        dataset: fairseq's ``MonolingualDataset`` or ``LanguagePairDataset``, in text order.
         dictionary: of its tokens.
         path: file to write.
         data_hash, tokens_per_sample, sample_break_mode: for the description.
+        post_process: fairseq's name of the subwords that become words again (``--post-process``).
 
     Raises:
         OSError: if the file cannot be written.
     """
+    from fairseq.data.data_utils import post_process as join_subwords
+
     symbols = dictionary.symbols
     unwritten = {dictionary.bos(), dictionary.eos(), dictionary.pad()}
     digest = hashlib.sha256()
@@ -143,6 +147,7 @@ def export_segments(
         for number in progress_bar(range(len(dataset)), desc="segments to text"):
             tokens = dataset[number]["target"].tolist()
             text = " ".join([symbols[token] for token in tokens if token not in unwritten])
+            text = join_subwords(text, post_process) if post_process else text
             line = json.dumps({"id": str(number), "contents": text}, ensure_ascii=False)
             put(f"{separator}\n{line}")
             separator = ","

@@ -1,15 +1,12 @@
 """The order of training batches: what the flags ask for, and an iterator that follows it."""
 
-from dataclasses import dataclass, field
-from typing import Any, Optional
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from fairseq.data import data_utils, iterators
-from fairseq.dataclass import FairseqDataclass
 from numpy.typing import NDArray
-from omegaconf import II
 
-from ..flags.bounds import Bounds
 from .planned import PlannedBatches, deal_out
 from .predefined import check_description, check_one_folder, read_predefined
 from .provenance import text_files_hash
@@ -17,42 +14,6 @@ from .text_order import consecutive_batches
 
 # Under this name the state of the iterator holds the hash of predefined batches.
 _LIST_HASH = "trime_list_hash"
-
-
-@dataclass
-class OrderConfig(FairseqDataclass):
-    keep_order: bool = field(
-        default=False,
-        metadata={"help": "training batches of consecutive segments, in text order, unless --shuffle-steps"},
-    )
-    shuffle_steps: bool = field(
-        default=False,
-        metadata={
-            "help": "with --keep-order: steps in random order, another in every epoch; the segments of a "
-            "memory, which are all of one step, stay consecutive"
-        },
-    )
-    train_mem_size: int = field(
-        default=0,
-        metadata={
-            "help": "tokens of consecutive segments that are one memory of trime_long_loss, spread over "
-            "N / --max-tokens devices",
-            "bounds": Bounds(0),
-        },
-    )
-    predefined_batches: Optional[str] = field(
-        default=None,
-        metadata={"help": "JSON list of all training segments; batches are consecutive slices of it"},
-    )
-    output_segments_to_file: Optional[str] = field(
-        default=None,
-        metadata={"help": "write all training segments as text to this JSON file, and end without training"},
-    )
-    # Of other groups, which the order of batches depends on.
-    train_subset: str = II("dataset.train_subset")
-    max_tokens: Optional[int] = field(default=II("dataset.max_tokens"), metadata={"bounds": Bounds(1)})
-    batch_size: Optional[int] = field(default=II("dataset.batch_size"), metadata={"bounds": Bounds(1)})
-    distributed_world_size: int = II("distributed_training.distributed_world_size")
 
 
 @dataclass(frozen=True)
@@ -81,7 +42,7 @@ class TrainingOrder:
 
     @classmethod
     def from_config(cls, config: Any) -> "TrainingOrder":
-        """Reads the fields of :class:`OrderConfig` and of fairseq's ``LanguageModelingConfig``."""
+        """Reads the fields of an ``OrderConfig`` and of fairseq's ``LanguageModelingConfig``."""
         names = [name for name in cls.__dataclass_fields__ if name != "world_size"]
         values = {name: getattr(config, name) for name in names}
         values["sample_break_mode"] = str(values["sample_break_mode"])

@@ -65,7 +65,7 @@ def check_text(path: str, types: int, impl: str | None = None) -> int | None:
     if impl == "fasta" or (os.path.isfile(f"{path}.fasta") and not os.path.isfile(f"{path}.idx")):
         # fairseq counts such lines without their ends, so blocks of tokens would be wrong.
         raise ValueError(
-            f"--dataset-impl fasta is not for language models: write the sequences of {path}.fasta as lines "
+            f"--dataset-impl fasta is not for this task: write the sequences of {path}.fasta as lines "
             "and binarise them with fairseq-preprocess"
         )
     for name in (f"{path}.idx", f"{path}.bin"):
@@ -215,5 +215,5 @@ def _check_tokens(path: str, index: _Index, types: int) -> None:
     if not index.first <= outside < index.first + types:
         raise ValueError(
             f"{path} holds the token {outside - index.first:,}, but the dictionary has {types:,} types: it "
-            f"is damaged or of another dictionary, {_AGAIN} --srcdict dict.txt"
+            f"is damaged or of another dictionary, {_AGAIN} (--srcdict, --tgtdict)"
         )

@@ -80,8 +80,13 @@ def dictionary_state(symbols: Sequence[str]) -> dict[str, Any]:
     return {"types": len(symbols), "hash": symbols_hash(symbols)}
 
 
-def check_dictionary(trained: Any, symbols: Sequence[str]) -> None:
+def check_dictionary(trained: Any, symbols: Sequence[str], file: str = "dict.txt") -> None:
     """Compares the dictionary of a training, as :func:`dictionary_state` gave it, with that of DATA.
+
+    Args:
+        trained: the state.
+        symbols: of the dictionary of DATA, in its order.
+        file: its name.
 
     Raises:
         ValueError: if they differ.
@@ -90,42 +95,58 @@ def check_dictionary(trained: Any, symbols: Sequence[str]) -> None:
         raise ValueError("the checkpoint is damaged: what it says of its dictionary cannot be read")
     here = dictionary_state(symbols)
     if trained.get("types") != here["types"]:
-        raise ValueError(_other_size(trained.get("types"), here["types"]))
+        raise ValueError(_other_size(trained.get("types"), here["types"], file))
     if trained.get("hash") != here["hash"]:
         raise ValueError(
             f"the checkpoint was trained with another dictionary of {here['types']:,} types than "
-            "DATA/dict.txt (other words, or the same in another order): preprocess DATA with the "
-            "checkpoint's dictionary (--srcdict)"
+            f"DATA/{file} (other words, or the same in another order): preprocess DATA with the "
+            f"checkpoint's dictionary ({_dictionary_flag(file)})"
         )
 
 
-def _other_size(trained: Any, here: int) -> str:
+def _other_size(trained: Any, here: int, file: str) -> str:
     number = f"{trained:,}" if isinstance(trained, int) else "unknown"
     return (
-        f"the checkpoint was trained with a dictionary of {number} types, DATA/dict.txt has "
-        f"{here:,}: preprocess DATA with the checkpoint's dictionary (--srcdict)"
+        f"the checkpoint was trained with a dictionary of {number} types, DATA/{file} has "
+        f"{here:,}: preprocess DATA with the checkpoint's dictionary ({_dictionary_flag(file)})"
     )
 
 
-def embedded_types(state: dict[str, torch.Tensor]) -> int | None:
-    """Number of types that a language model's state dict embeds; None for an embedding of another kind."""
-    plain = state.get("decoder.embed_tokens.weight")
+def _dictionary_flag(file: str) -> str:
+    return "--srcdict" if file == "dict.txt" else "--srcdict, --tgtdict"
+
+
+def embedded_types(state: dict[str, torch.Tensor], part: str = "decoder") -> int | None:
+    """Number of types that a model's state dict embeds; None for an embedding of another kind.
+
+    Args:
+        part: ``decoder`` or ``encoder``.
+    """
+    plain = state.get(f"{part}.embed_tokens.weight")
     if plain is not None:
         return plain.size(0)
     bands: list[int] = []
-    while f"decoder.embed_tokens.embeddings.{len(bands)}.0.weight" in state:
-        bands.append(state[f"decoder.embed_tokens.embeddings.{len(bands)}.0.weight"].size(0))
+    while f"{part}.embed_tokens.embeddings.{len(bands)}.0.weight" in state:
+        bands.append(state[f"{part}.embed_tokens.embeddings.{len(bands)}.0.weight"].size(0))
     return sum(bands) or None
 
 
-def refuse_other_dictionary(model: torch.nn.Module, num_types: int) -> None:
+def refuse_other_dictionary(
+    model: torch.nn.Module, num_types: int, file: str = "dict.txt", part: str = "decoder"
+) -> None:
     """Makes ``model.load_state_dict`` refuse a checkpoint of another dictionary size with one ValueError,
-    instead of a list of mismatched tensors."""
+    instead of a list of mismatched tensors.
+
+    Args:
+        num_types: of the dictionary.
+        file: its name.
+        part: of the model, ``decoder`` or ``encoder``, that embeds its types.
+    """
 
     def check(state: dict[str, torch.Tensor], *unused: Any) -> None:
-        found = embedded_types(state)
+        found = embedded_types(state, part)
         if found is not None and found != num_types:
-            message = _other_size(found, num_types)
+            message = _other_size(found, num_types, file)
             # The trainer turns whatever is raised into "ensure that the architectures match".
             logger.error(message)
             raise ValueError(message)

@@ -31,6 +31,9 @@ _NOT_FOUND = "Model file not found: "
 _FORCED = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
+Passing = Callable[[str], Mapping[str, Any]]
+
+
 class Task(Protocol):
     """A task that compares checkpoints with its data."""
 
@@ -59,11 +62,12 @@ def _compared_by_fairseq() -> Iterator[None]:
         _task = _task or before
 
 
-def guard_checkpoints(passing: Mapping[str, Any]) -> None:
+def guard_checkpoints(passing: Passing) -> None:
     """Has fairseq read checkpoints through :func:`read_checkpoint` from now on.
 
     Args:
-        passing: default values of flags that mean nothing in a checkpoint, since no training uses them.
+        passing: by the name of a task, default values of flags that mean nothing in a checkpoint, since no
+            training uses them.
     """
     for name, guarded in (
         ("load_checkpoint_to_cpu", functools.partial(_reader, passing)),
@@ -74,7 +78,7 @@ def guard_checkpoints(passing: Mapping[str, Any]) -> None:
         setattr(checkpoint_utils, name, guarded(getattr(stock, "__wrapped__", stock)))
 
 
-def _reader(passing: Mapping[str, Any], stock: Callable[..., Any]) -> Callable[..., Any]:
+def _reader(passing: Passing, stock: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(stock)
     def load_checkpoint_to_cpu(
         path: str, arg_overrides: dict[str, Any] | None = None, load_on_all_ranks: bool | None = None
@@ -100,7 +104,8 @@ def _reader(passing: Mapping[str, Any], stock: Callable[..., Any]) -> Callable[.
         overrides = arg_overrides
         if found.get("args") is not None:
             saved = vars(found["args"])
-            unused = {name: value for name, value in passing.items() if name in saved}
+            flags = passing(str(saved.get("task")))
+            unused = {name: value for name, value in flags.items() if name in saved}
             used = {**saved, **unused, **given}
             overrides = {**unused, **readable(argparse.Namespace(**used)), **given}
         del found
@@ -111,7 +116,7 @@ def _reader(passing: Mapping[str, Any], stock: Callable[..., Any]) -> Callable[.
         except Exception as error:  # of Hydra, OmegaConf, or any at all
             problem = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise ValueError(f"{named} has settings that fairseq cannot read ({problem})") from error
-        _forget(state["cfg"], {name: value for name, value in passing.items() if name not in given})
+        _forget(state["cfg"], passing, given)
         return state
 
     return load_checkpoint_to_cpu
@@ -161,12 +166,13 @@ def _why_not_built(error: Exception) -> str:
     return f"the model of its settings cannot be built ({type(error).__name__}: {first})"
 
 
-def _forget(config: Any, values: Mapping[str, Any]) -> None:
-    """Sets what the settings of the task say about those names."""
+def _forget(config: Any, passing: Passing, given: Mapping[str, Any]) -> None:
+    """Sets what the settings of the task say about passing flags that are not given."""
     task = config.get("task") if isinstance(config, DictConfig) else None
     if isinstance(task, DictConfig):
+        values = passing(str(task.get("_name")))
         with open_dict(task):
-            for name in values.keys() & task.keys():
+            for name in (values.keys() & task.keys()) - given.keys():
                 task[name] = values[name]
 
 

@@ -10,7 +10,7 @@ from . import trime_language_modeling, trime_translation
 from .config import passing_flags
 
 ignore_warnings()
-guard_checkpoints(passing_flags())
+guard_checkpoints(passing_flags)
 restore_removed_names()
 report_in_one_line()
 if runs_fairseq():

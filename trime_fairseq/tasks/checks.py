@@ -2,18 +2,17 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fairseq import utils
 
-from ..data.provenance import data_folders
 from ..evaluation.config import EvaluationConfig, part_of
 from ..flags import flag
 from ..flags.bounds import Bounds, check_bounds
 
 # Flags of memories and datastores, which only fairseq-eval-lm uses.
-_OF_EVALUATION = ("use_local", "use_external", "knnlm", "save_knnlm_dstore")
+OF_EVALUATION = ("use_local", "use_external", "knnlm", "save_knnlm_dstore")
 
 
 def is_command(*parts: str) -> bool:
@@ -48,15 +47,25 @@ def check_flags(kind: Any, args: Any) -> None:
     if is_command("eval") and args.path and len(utils.split_paths(args.path)) > 1:
         raise ValueError(f"--path {args.path}: one model expected, not an ensemble")
     part_of(args, EvaluationConfig).check()
-    folder = utils.split_paths(args.data)[0]
-    if not os.path.isfile(os.path.join(folder, "dict.txt")):
-        raise ValueError(
-            f"DATA {folder} holds no dict.txt: make it with fairseq-preprocess --destdir {folder}"
-        )
+    check_data(args.data, "dict.txt")
 
 
-def read_dictionary(read: Callable[[], Any], data: str) -> Any:
-    """Reads the dictionary of DATA with ``read``, fairseq's own function.
+def check_data(data: str | None, *dictionaries: str) -> None:
+    """Checks that the first folder of DATA holds these dictionaries.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    folder = utils.split_paths(data or "")[0]
+    for name in dictionaries:
+        if not os.path.isfile(os.path.join(folder, name)):
+            raise ValueError(
+                f"DATA {folder} holds no {name}: make it with fairseq-preprocess --destdir {folder}"
+            )
+
+
+def read_dictionary(read: Callable[[], Any], path: str) -> Any:
+    """Reads the dictionary ``path`` with ``read``, fairseq's own function.
 
     Raises:
         ValueError: naming the file, if it is not a dictionary.
@@ -66,12 +75,17 @@ def read_dictionary(read: Callable[[], Any], data: str) -> Any:
     except OSError:
         raise
     except Exception as error:  # fairseq's own are of several kinds, and name no file
-        path = os.path.join(data_folders(data)[0], "dict.txt")
         raise ValueError(f"{path} is no dictionary of fairseq-preprocess, or damaged: {error}") from None
 
 
-def refuse_memories(config: EvaluationConfig, why: str) -> None:
-    """Raises ValueError if flags ask for the memories or the datastore of an evaluation."""
-    given = [flag(name) for name in _OF_EVALUATION if getattr(config, name)]
+def refuse_memories(config: Any, why: str, names: Sequence[str] = OF_EVALUATION) -> None:
+    """Raises ValueError if flags ask for the memories or the datastore of an evaluation.
+
+    Args:
+        config: of the flags.
+        why: what the message says of them.
+        names: of the fields that ask.
+    """
+    given = [flag(name) for name in names if getattr(config, name)]
     if given:
-        raise ValueError(f"{' and '.join(given)}: of fairseq-eval-lm only; {why}")
+        raise ValueError(f"{' and '.join(given)}: {why}")

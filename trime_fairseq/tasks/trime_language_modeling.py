@@ -1,6 +1,7 @@
 """``--task trime_language_modeling``: the order of training batches, and memories in evaluation."""
 
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,7 +17,7 @@ from ..criterions.base import TrimeCriterion
 from ..criterions.summary import TrainingSummary
 from ..data.host_targets import KnownHostTargets
 from ..data.order import TrainingOrder
-from ..data.provenance import data_folders
+from ..data.provenance import data_folders, text_files_hash
 from ..data.subset import load_subset
 from ..datastore import DatastoreWriter, Manifest, RowSink
 from ..evaluation.config import EvaluationConfig, MemoryConfig, part_of
@@ -40,6 +41,7 @@ from .checks import check_flags, is_command, read_dictionary, refuse_memories
 from .config import TrimeLanguageModelingConfig
 from .segments import write_segments
 from .state import check_saved_dictionary, saved_state, saved_temperature, without_ours
+from .steps import no_batch_skipped
 from .training_flags import check_training_flags
 
 logger = logging.getLogger(__name__)
@@ -82,15 +84,20 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         if is_command("eval"):
             take_over_post_process(args, task.config.post_process)
         if args.output_segments_to_file:
-            path = args.output_segments_to_file
-            write_segments(path, task._training_segments, task.target_dictionary, task.args)
+            write_segments(
+                *(args.output_segments_to_file, task._training_segments, task.target_dictionary, args.data),
+                lambda: text_files_hash(args.data, args.train_subset),
+                tokens_per_sample=args.tokens_per_sample,
+                sample_break_mode=str(args.sample_break_mode),
+            )
             sys.exit(0)
         return task
 
     @classmethod
     def setup_dictionary(cls, args: Any, **kwargs: Any) -> Any:
         return read_dictionary(
-            lambda: super(TrimeLanguageModelingTask, cls).setup_dictionary(args, **kwargs), args.data
+            lambda: super(TrimeLanguageModelingTask, cls).setup_dictionary(args, **kwargs),
+            os.path.join(data_folders(args.data)[0], "dict.txt"),
         )
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> Any:
@@ -150,7 +157,9 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         return self.traits.learned_positions and bool(self.args.add_bos_token)
 
     def build_criterion(self, *args: Any, **kwargs: Any) -> Any:
-        refuse_memories(self.config, "in training the --criterion says which memory a token sees")
+        refuse_memories(
+            self.config, "of fairseq-eval-lm only; in training the --criterion says which memory a token sees"
+        )
         order = replace(self.order, predefined_batches=None) if self._validates_only else self.order
         order.check(self.args.data, self.args.train_subset)
         criterion = super().build_criterion(*args, **kwargs)
@@ -167,7 +176,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         return criterion
 
     def build_generator(self, *args: Any, **kwargs: Any) -> Any:
-        refuse_memories(self.config, "generation has no memory")
+        refuse_memories(self.config, "of fairseq-eval-lm only; generation has no memory")
         return super().build_generator(*args, **kwargs)
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
@@ -211,16 +220,8 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         ignore_grad: bool = False,
     ) -> Any:
         self.update_num = update_num
-        try:
+        with no_batch_skipped((self._devices_per_memory or 1) > 1):
             return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
-        except RuntimeError as error:
-            if "out of memory" in str(error) and (self._devices_per_memory or 1) > 1:
-                # fairseq would skip the batch here, while the other devices wait for its keys forever.
-                raise RuntimeError(
-                    "no room left on the device, in a step whose memory several devices share: "
-                    "lower --max-tokens"
-                ) from None
-            raise
 
     def get_batch_iterator(self, dataset: Any, *args: Any, **options: Any) -> iterators.EpochBatchIterator:
         """fairseq's own, unless flags or criterion ask for another order of batches: text order, that of

@@ -1,36 +1,149 @@
 """``--task trime_translation``: the order of training sentences, and memories in generation."""
 
-from typing import Any
+import sys
+from collections.abc import Mapping
+from typing import Any, cast
 
-from fairseq.tasks import register_task
-from fairseq.tasks.translation import TranslationTask
+from fairseq.data import iterators
+from fairseq.tasks import FairseqTask, register_task
+from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationTask
+from omegaconf import DictConfig
 
+from ..criterions.joint import JointCriterion
+from ..data.pair_files import PairFiles
+from ..data.pairs import load_pairs
+from ..data.provenance import data_folders
+from ..data.sentence_batches import KnownSentenceBatches
+from ..data.sentence_order import SentenceOrder, sentence_iterator
 from ..evaluation.config import part_of
 from ..generation import TranslationMemoryConfig, attach_memories
-from .checks import is_command
+from ..models.checkpoints import architecture, refuse_other_dictionary
+from ..models.guard import compare_with
+from .checks import is_command, read_dictionary, refuse_memories
+from .segments import write_segments
+from .state import check_saved_dictionaries, saved_state, without_ours
+from .steps import no_batch_skipped
+from .subwords import subwords_of
+from .training_flags import check_training_flags
+from .translation_checks import check_translation_flags, dictionary_files
 from .translation_config import TrimeTranslationConfig
 
 
 @register_task("trime_translation", dataclass=TrimeTranslationConfig)
 class TrimeTranslationTask(TranslationTask):
-    """Translation: what ``fairseq-train``, ``fairseq-generate`` and ``fairseq-interactive`` ask of a task."""
+    """Translation: what ``fairseq-train``, ``fairseq-generate`` and ``fairseq-interactive`` ask of a task.
+
+    In training, batches in the order of ``--predefined-batches``; no batch of any command leaves sentences
+    out. In generation, models search the datastore that the flags ask for.
+
+    Attributes:
+        epoch: the current epoch of a training, from 1.
+        update_num: the current update, from 0.
+
+    Raises:
+        ValueError: by :meth:`setup_task`, :meth:`build_model` and :meth:`build_criterion`, for flags that
+            contradict each other, the checkpoint or the data; before the model runs.
+    """
 
     def __init__(self, cfg: Any, src_dict: Any, tgt_dict: Any) -> None:
         super().__init__(cfg, src_dict, tgt_dict)
         self.config = part_of(cfg, TranslationMemoryConfig)
         self.epoch = 1
         self.update_num = 0
+        self._criterion: Any = None
+        self._batches = KnownSentenceBatches()
+        # True in fairseq-validate, whose settings are those of a training that has ended.
+        self._validates_only = is_command("validate")
+        compare_with(self)
 
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> "TrimeTranslationTask":
+        check_translation_flags(TrimeTranslationConfig, cfg)
         config = part_of(cfg, TranslationMemoryConfig)
         config.check()
         if is_command("train"):
-            config.refuse_memory(
-                "of fairseq-generate and fairseq-interactive; a model in training has no datastore"
-            )
+            why = "of fairseq-generate and fairseq-interactive; a model in training has no datastore"
+            config.refuse_memory(why)
+            refuse_memories(config, why, ["save_knnlm_dstore"])
+            if isinstance(cfg, DictConfig):
+                check_training_flags(cast(DictConfig, cfg._get_root()))
         task: TrimeTranslationTask = super().setup_task(cfg, **kwargs)
+        task._validates_only |= bool(kwargs.get("from_checkpoint"))
+        if cfg.output_segments_to_file:
+            write_segments(
+                *(cfg.output_segments_to_file, task._target_sentences, task.tgt_dict, cfg.data),
+                lambda: task._files(cfg.train_subset).target_hash(),
+                post_process=subwords_of(task.tgt_dict, cfg.eval_bleu_remove_bpe),
+            )
+            sys.exit(0)
         return task
+
+    @classmethod
+    def load_dictionary(cls, filename: str) -> Any:
+        return read_dictionary(
+            lambda: super(TrimeTranslationTask, cls).load_dictionary(filename),
+            filename,
+        )
+
+    def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> Any:
+        """Loads a subset as fairseq does, after checking its files.
+
+        Raises:
+            FileNotFoundError: if there is no such subset.
+            ValueError: with file and flag, if it is damaged or empty.
+        """
+        impl = self.cfg.dataset_impl
+        load_pairs(
+            lambda: super(TrimeTranslationTask, self).load_dataset(split, epoch, combine, **kwargs),
+            *(self.datasets, self._files(split, epoch), (self.src_dict, self.tgt_dict), self._flag_of(split)),
+            impl=None if impl is None else str(impl),
+            combine=combine,
+            # Without references there are translations, but neither losses nor an export.
+            with_target=not is_command("generate", "interactive"),
+        )
+
+    def _files(self, split: str, epoch: int = 1) -> PairFiles:
+        folders = data_folders(self.cfg.data)
+        if split != self.cfg.train_subset:
+            folders = folders[:1]
+        folder = folders[(epoch - 1) % len(folders)]
+        return PairFiles(folder, split, self.cfg.source_lang, self.cfg.target_lang)
+
+    def _flag_of(self, subset: str) -> str:
+        """The flag that names a subset."""
+        if is_command("generate", "interactive"):
+            return "--gen-subset"
+        return "--train-subset" if subset == self.cfg.train_subset else "--valid-subset"
+
+    def _target_sentences(self) -> Any:
+        self.load_dataset(self.cfg.train_subset, combine=True)
+        return self.dataset(self.cfg.train_subset)
+
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        model = super().build_model(cfg, from_checkpoint)
+        if not hasattr(model, "encoder") or not hasattr(model, "decoder"):
+            raise ValueError(f"--arch {architecture(cfg)}: it is no translation model")
+        source, target = self._dictionary_files
+        refuse_other_dictionary(model, len(self.src_dict), source, "encoder")
+        refuse_other_dictionary(model, len(self.tgt_dict), target)
+        return model
+
+    def build_criterion(self, *args: Any, **kwargs: Any) -> Any:
+        order = self._order
+        if order is not None:
+            order.check(self.cfg.data, self._files(self.cfg.train_subset))
+        self._criterion = super().build_criterion(*args, **kwargs)
+        return self._criterion
+
+    @property
+    def _order(self) -> SentenceOrder | None:
+        """The order of training sentences; None: fairseq's."""
+        path = None if self._validates_only else self.cfg.predefined_batches
+        return None if path is None else SentenceOrder(path)
+
+    @property
+    def _dictionary_files(self) -> tuple[str, str]:
+        return dictionary_files(self.cfg.source_lang, self.cfg.target_lang)
 
     def build_generator(
         self,
@@ -52,3 +165,64 @@ class TrimeTranslationTask(TranslationTask):
             extra_gen_cls_kwargs=extra_gen_cls_kwargs,
             prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
         )
+
+    def get_batch_iterator(self, dataset: Any, *args: Any, **options: Any) -> iterators.EpochBatchIterator:
+        """fairseq's own, which leaves no sentence out here; or in the order of ``--predefined-batches``, if
+        these are the batches of a training."""
+        if dataset not in self.datasets.values():
+            # The lines of fairseq-interactive, new ones each time.
+            return super().get_batch_iterator(dataset, *args, **options)
+        # Only the trainer's iterator of training says how steps are shuffled.
+        trains = dataset is self.datasets.get(self.cfg.train_subset) and "grouped_shuffling" in options
+        group_size = options.get("num_shards", 1) if options.get("grouped_shuffling") else 1
+        gathers = isinstance(self._criterion, JointCriterion)
+        batches = self._batches.of(dataset, trains, group_size, gathers)
+        if not trains or self._order is None:
+            return super().get_batch_iterator(batches, *args, **options)
+        renewed = [options.pop(name, False) for name in ("disable_iterator_cache", "update_epoch_batch_itr")]
+        if batches in self.dataset_to_epoch_iter and not any(renewed):
+            return self.dataset_to_epoch_iter[batches]
+        options.pop("grouped_shuffling")
+        iterator = sentence_iterator(batches, self._order, self.filter_indices_by_size, *args, **options)
+        if not any(renewed):
+            self.dataset_to_epoch_iter[batches] = iterator
+        return iterator
+
+    def begin_epoch(self, epoch: int, model: Any) -> None:
+        self.epoch = epoch
+
+    def train_step(
+        self,
+        sample: Any,
+        model: Any,
+        criterion: Any,
+        optimizer: Any,
+        update_num: int,
+        ignore_grad: bool = False,
+    ) -> Any:
+        self.update_num = update_num
+        with no_batch_skipped(isinstance(criterion, JointCriterion)):
+            return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+
+    def valid_step(self, sample: Any, model: Any, criterion: Any) -> Any:
+        """fairseq's own; a rank without sentences translates nothing for ``--eval-bleu``."""
+        if sample["ntokens"] or not self.cfg.eval_bleu:
+            return super().valid_step(sample, model, criterion)
+        loss, sample_size, log = FairseqTask.valid_step(self, sample, model, criterion)
+        names = ["sys_len", "ref_len"]
+        names += [f"{name}_{order}" for name in ("counts", "totals") for order in range(EVAL_BLEU_ORDER)]
+        return loss, sample_size, {**log, **{f"_bleu_{name}": 0 for name in names}}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What fairseq writes into checkpoints for the task."""
+        ours = saved_state(self.tgt_dict.symbols, None, self.src_dict.symbols)
+        return {**super().state_dict(), **ours}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.check_state(state_dict)
+        super().load_state_dict(without_ours(state_dict))
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Raises ValueError if a checkpoint with this state of its task does not fit the dictionaries."""
+        source, target = self._dictionary_files
+        check_saved_dictionaries(state, (source, self.src_dict.symbols), (target, self.tgt_dict.symbols))
