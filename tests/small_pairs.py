@@ -43,21 +43,21 @@ def make_pairs(sources, targets, dictionary: Dictionary | None = None) -> Langua
     )
 
 
-def write_side(path: Path, sentences, dictionary: Dictionary) -> None:
+def write_side(path: Path, sentences, dictionary: Dictionary, impl: str = "mmap") -> None:
     """Binarises sentences of words, as fairseq-preprocess does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    builder = make_builder(f"{path}.bin", "mmap", len(dictionary))
+    builder = make_builder(f"{path}.bin", impl, len(dictionary))
     for sentence in sentences:
         builder.add_item(dictionary.encode_line(sentence, add_if_not_exist=False, line_tokenizer=str.split))
     builder.finalize(f"{path}.idx")
 
 
-def write_pairs(folder: Path, dictionary: Dictionary | None = None, **subsets) -> Path:
+def write_pairs(folder: Path, dictionary: Dictionary | None = None, impl: str = "mmap", **subsets) -> Path:
     """Subsets are lists of (source, target); the languages are es and en."""
     words = dictionary or make_dictionary()
     for name, pairs in subsets.items():
         for side, language in enumerate(("es", "en")):
-            write_side(folder / f"{name}.es-en.{language}", [pair[side] for pair in pairs], words)
+            write_side(folder / f"{name}.es-en.{language}", [pair[side] for pair in pairs], words, impl)
     for language in ("es", "en"):
         words.save(str(folder / f"dict.{language}.txt"))
     return folder

@@ -19,7 +19,7 @@ def check_translation_flags(kind: Any, args: Any) -> None:
 
     Args:
         kind: the dataclass that declares them.
-        args: their values; the languages are written there, as fairseq does.
+        args: their values; the languages are written there, as fairseq does, and mended values.
 
     Raises:
         ValueError: naming the flag.
@@ -38,6 +38,9 @@ def check_translation_flags(kind: Any, args: Any) -> None:
             f"DATA {folder} holds no pair of languages, such as train.de-en.de.idx: pass --source-lang and "
             "--target-lang, or make it with fairseq-preprocess"
         )
+    if args.upsample_primary == -1:
+        # fairseq's default, at which it crashes where a subset has several parts: train, train1, ...
+        args.upsample_primary = 1
     check_data(args.data, *dictionary_files(args.source_lang, args.target_lang))
 
 
