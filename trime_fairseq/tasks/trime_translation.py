@@ -9,7 +9,7 @@ from fairseq.tasks import FairseqTask, register_task
 from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationTask
 from omegaconf import DictConfig
 
-from ..criterions.base import TrimeCriterion
+from ..criterions.joint import JointCriterion
 from ..data.pair_files import PairFiles
 from ..data.pairs import load_pairs
 from ..data.provenance import data_folders
@@ -175,7 +175,7 @@ class TrimeTranslationTask(TranslationTask):
         # Only the trainer's iterator of training says how steps are shuffled.
         trains = dataset is self.datasets.get(self.cfg.train_subset) and "grouped_shuffling" in options
         group_size = options.get("num_shards", 1) if options.get("grouped_shuffling") else 1
-        gathers = isinstance(self._criterion, TrimeCriterion)
+        gathers = isinstance(self._criterion, JointCriterion)
         batches = self._batches.of(dataset, trains, group_size, gathers)
         if not trains or self._order is None:
             return super().get_batch_iterator(batches, *args, **options)
@@ -201,7 +201,7 @@ class TrimeTranslationTask(TranslationTask):
         ignore_grad: bool = False,
     ) -> Any:
         self.update_num = update_num
-        with no_batch_skipped(isinstance(criterion, TrimeCriterion)):
+        with no_batch_skipped(isinstance(criterion, JointCriterion)):
             return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
     def valid_step(self, sample: Any, model: Any, criterion: Any) -> Any:
