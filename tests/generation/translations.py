@@ -1,5 +1,7 @@
 """Translations by the reference checkpoint: its datastore as a folder, commands, and what they print."""
 
+import copy
+import functools
 import json
 import re
 from pathlib import Path
@@ -7,8 +9,11 @@ from typing import Any
 
 import faiss
 import numpy as np
+from fairseq import checkpoint_utils
 
 from tests.commands import REFERENCE, ROOT
+from trime_fairseq.tasks.translation_config import TrimeTranslationConfig
+from trime_fairseq.tasks.trime_translation import TrimeTranslationTask
 
 MT = REFERENCE / "mt"
 CHECKPOINT = MT / "checkpoint" / "checkpoint_best.pt"
@@ -84,3 +89,34 @@ def printed(output: str) -> dict[str, dict[str, Any]]:
             score, _, hypothesis = match[3].partition("\t")
             entry.update(score=float(score), hypo=hypothesis)
     return found
+
+
+def open_task(folder: Path | None, models: int = 1, **settings: Any) -> tuple[Any, list[Any]]:
+    """The task of a translation in this process, with the split ``test``, and an ensemble of the checkpoint.
+
+    With a folder of :func:`make_folder`, flags name its datastore, and ``flat_ip`` unless settings name
+    another index.
+    """
+    values: dict[str, Any] = dict(
+        data=str(MT / "data"),
+        source_lang="es",
+        target_lang="en",
+        train_subset="train",
+        dataset_impl=None,
+        path=":".join([str(CHECKPOINT)] * models),
+        model_overrides="{}",
+        required_seq_len_multiple=1,
+    )
+    if folder is not None:
+        values |= dict(use_knn_datastore=True, dstore_filename=f"{folder}/store", dstore_fp16=True)
+        values["indexfile"] = f"{folder}/{settings.pop('index_filename', 'flat_ip')}"
+    task = TrimeTranslationTask.setup_task(TrimeTranslationConfig(**{**values, **settings}))
+    task.load_dataset("test")
+    return task, [copy.deepcopy(_model()) for _ in range(models)]
+
+
+@functools.cache
+def _model() -> Any:
+    task, _ = open_task(None, 0)
+    (model,), _ = checkpoint_utils.load_model_ensemble([str(CHECKPOINT)], task=task)
+    return model.eval()

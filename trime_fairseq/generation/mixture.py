@@ -80,21 +80,25 @@ class Mixture:
         nearest = scores.amax(1, keepdim=True)
         scaled = ((scores - nearest) * self.scale).masked_fill(missing, _NOTHING)
         lse = scaled.logsumexp(1, keepdim=True)
+        result = torch.log_softmax(logits, dim=1, dtype=torch.float32)
+        of_net = result.gather(1, tokens)
+        if divided_by == 1.0:
+            token_lse = _token_lse(logits.gather(1, tokens).float(), of_net)
+        else:
+            token_lse = (logits.float() * divided_by).logsumexp(1, keepdim=True)
+        net, memory = self._log_weights(token_lse, nearest * self.scale + lse)
         alone = missing.all(1, keepdim=True)
-        net, memory = self._log_weights(logits, nearest * self.scale + lse, divided_by)
-        result = torch.log_softmax(logits, dim=1, dtype=torch.float32).add_(net.masked_fill(alone, 0.0))
-        share = memory.masked_fill(alone, _NOTHING) + (_log_sums(scaled, tokens, logits.size(1)) - lse)
+        net, memory = net.masked_fill(alone, 0.0), memory.masked_fill(alone, _NOTHING)
+        share = memory + (_log_sums(scaled, tokens, logits.size(1)) - lse)
         # Neighbours of the same token all write the same.
-        return result.scatter_(1, tokens, torch.logaddexp(result.gather(1, tokens), share))
+        return result.add_(net).scatter_(1, tokens, torch.logaddexp(of_net + net, share))
 
-    def _log_weights(self, logits: Tensor, memory_lse: Tensor, divided_by: float) -> tuple[Tensor, Tensor]:
+    def _log_weights(self, token_lse: Tensor, memory_lse: Tensor) -> tuple[Tensor, Tensor]:
         """Logarithms [R, 1] of the weights of p_net and of p_kNN, where there are neighbours."""
         if self.kind == "fix":
             assert self.weight is not None
             net, memory = (torch.full_like(memory_lse, part) for part in (1 - self.weight, self.weight))
             return net.log(), memory.log()
-        undivided = logits.float() if divided_by == 1.0 else logits.float() * divided_by
-        token_lse = undivided.logsumexp(1, keepdim=True)
         every = torch.logaddexp(token_lse, memory_lse)
         net, memory = token_lse - every, memory_lse - every
         if self.kind == "trime":
@@ -102,6 +106,12 @@ class Mixture:
         # 2 - lambda is 1 + (1 - lambda).
         mass = net.exp().log1p() if self.kind == "trime-normalized" else torch.zeros_like(net)
         return net - mass, -mass
+
+
+def _token_lse(logits: Tensor, log_probs: Tensor) -> Tensor:
+    """Z [R, 1] from the logits and log-probabilities [R, k] of some tokens, without another pass over all."""
+    largest = logits.argmax(1, keepdim=True)
+    return (logits - log_probs).gather(1, largest)
 
 
 def _log_sums(scores: Tensor, tokens: Tensor, vocabulary: int) -> Tensor:
