@@ -106,7 +106,9 @@ def test_no_sentence(tmp_path):
 def test_text_of_another_dictionary(tmp_path):
     folder = write_pairs(tmp_path, train=PAIRS)
     (folder / "dict.en.txt").write_text("w1 1\nw2 1\n")
-    with pytest.raises(ValueError, match=r"train\.es-en\.en\.bin holds the token 11, but the dictionary has 6 types"):
+    with pytest.raises(
+        ValueError, match=r"train\.es-en\.en\.bin holds the token 11, but the dictionary has 6 types"
+    ):
         load(folder)
 
 

@@ -1,7 +1,7 @@
 """``--task trime_translation``: the order of training sentences, and memories in generation."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from fairseq.data import iterators
@@ -15,8 +15,14 @@ from ..data.pairs import load_pairs
 from ..data.provenance import data_folders
 from ..data.sentence_batches import KnownSentenceBatches
 from ..data.sentence_order import SentenceOrder, sentence_iterator
+from ..datastore import DatastoreWriter, Manifest, RowSink
+from ..datastore.layout import folder_prefix
 from ..evaluation.config import part_of
+from ..evaluation.datastore_config import flags_named
+from ..evaluation.result import Shard
+from ..files import file_hash, symbols_hash
 from ..generation import TranslationMemoryConfig, attach_memories
+from ..generation.recording import RecordedText, recorded_dimension, recorded_manifest
 from ..models.checkpoints import architecture, refuse_other_dictionary
 from ..models.guard import compare_with
 from .checks import is_command, read_dictionary, refuse_memories
@@ -52,6 +58,9 @@ class TrimeTranslationTask(TranslationTask):
         self.update_num = 0
         self._criterion: Any = None
         self._batches = KnownSentenceBatches()
+        # Of a datastore that is written: dimension of its keys, and the text.
+        self._key_dimension = 0
+        self._recorded: RecordedText | None = None
         # True in fairseq-validate, whose settings are those of a training that has ended.
         self._validates_only = is_command("validate")
         compare_with(self)
@@ -60,11 +69,14 @@ class TrimeTranslationTask(TranslationTask):
     def setup_task(cls, cfg: Any, **kwargs: Any) -> "TrimeTranslationTask":
         check_translation_flags(TrimeTranslationConfig, cfg)
         config = part_of(cfg, TranslationMemoryConfig)
+        if not is_command("generate"):
+            refuse_memories(config, "of fairseq-generate only, which reads references", ["save_knnlm_dstore"])
+        if is_command("train"):
+            config.refuse_memory(
+                "of fairseq-generate and fairseq-interactive; a model in training has no datastore"
+            )
         config.check()
         if is_command("train"):
-            why = "of fairseq-generate and fairseq-interactive; a model in training has no datastore"
-            config.refuse_memory(why)
-            refuse_memories(config, why, ["save_knnlm_dstore"])
             if isinstance(cfg, DictConfig):
                 check_training_flags(cast(DictConfig, cfg._get_root()))
         task: TrimeTranslationTask = super().setup_task(cfg, **kwargs)
@@ -126,6 +138,8 @@ class TrimeTranslationTask(TranslationTask):
         source, target = self._dictionary_files
         refuse_other_dictionary(model, len(self.src_dict), source, "encoder")
         refuse_other_dictionary(model, len(self.tgt_dict), target)
+        if self.config.save_knnlm_dstore:
+            self._key_dimension = recorded_dimension(model, self.config.path)
         return model
 
     def build_criterion(self, *args: Any, **kwargs: Any) -> Any:
@@ -153,7 +167,9 @@ class TrimeTranslationTask(TranslationTask):
         extra_gen_cls_kwargs: Any = None,
         prefix_allowed_tokens_fn: Any = None,
     ) -> Any:
-        """fairseq's own, of models that search a datastore if the flags ask for it."""
+        """fairseq's own, of models that search a datastore if the flags ask for it; or what writes one."""
+        if self._recorded is not None:
+            return self._recorded.scorer
         if self.config.use_knn_datastore:
             scores = getattr(args, "score_reference", False)
             divided_by = 1.0 if scores else float(getattr(args, "temperature", 1.0))
@@ -177,6 +193,10 @@ class TrimeTranslationTask(TranslationTask):
         group_size = options.get("num_shards", 1) if options.get("grouped_shuffling") else 1
         gathers = isinstance(self._criterion, TrimeCriterion)
         batches = self._batches.of(dataset, trains, group_size, gathers)
+        if self.config.save_knnlm_dstore:
+            # Sentences of equal length in their order, whatever the seed.
+            dataset.shuffle = False
+            return self._record(dataset, super().get_batch_iterator, batches, *args, **options)
         if not trains or self._order is None:
             return super().get_batch_iterator(batches, *args, **options)
         renewed = [options.pop(name, False) for name in ("disable_iterator_cache", "update_epoch_batch_itr")]
@@ -187,6 +207,42 @@ class TrimeTranslationTask(TranslationTask):
         if not any(renewed):
             self.dataset_to_epoch_iter[batches] = iterator
         return iterator
+
+    def _record(self, dataset: Any, iterator: Callable[..., Any], *args: Any, **options: Any) -> RecordedText:
+        """The batches of a text whose datastore is written, with the scorer that writes it."""
+        config, subset = self.config, self.config.gen_subset
+        if options.pop("num_shards", 1) > 1:
+            raise ValueError("--save-knnlm-dstore: pass --num-shards N --shard-id I for several processes")
+        shard = Shard(config.num_shards, config.shard_id)
+        batches = iterator(*args, **{**options, "shard_id": 0}).frozen_batches
+        text = RecordedText(dataset, batches, shard, config.dstore_size)
+        manifest = recorded_manifest(
+            text,
+            dimension=self._key_dimension,
+            key_dtype="float16" if config.dstore_fp16 else "float32",
+            dictionary_hash=symbols_hash(self.tgt_dict.symbols),
+            checkpoint=config.path,
+            checkpoint_hash=file_hash(config.path),
+            data_hash=self._files(subset).pair_hash(),
+            subset=subset,
+            languages=f"{self.cfg.source_lang}-{self.cfg.target_lang}",
+            num_shards=shard.count,
+        )
+        text.write_to(
+            str(config.dstore_mmap),
+            lambda begin, end: self.build_sink(manifest, begin, end, shard),
+            options.get("num_workers", 0),
+            options.get("data_buffer_size", 0),
+        )
+        self._recorded = text
+        return text
+
+    def build_sink(self, manifest: Manifest, begin: int, end: int, shard: Shard) -> RowSink:
+        """Where the rows [begin, end) of the datastore go that ``manifest`` describes."""
+        with flags_named():
+            return DatastoreWriter(
+                folder_prefix(str(self.config.dstore_mmap)), manifest, begin, end, shard.id
+            )
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
         self.epoch = epoch
