@@ -15,7 +15,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --quiet pip setuptools wheel
 	$(PIP) torch
-	$(PIP) -e ".[fairseq,cpu,bm25,lucene,demo,test]"
+	$(PIP) -e ".[fairseq,cpu,bm25,lucene,mt,demo,test]"
 	touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed

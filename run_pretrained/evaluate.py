@@ -1,18 +1,17 @@
-"""Evaluates released TrimeLMs and compares with the published numbers.
+"""Evaluates released TrimeLMs and translation models, and compares with the published numbers.
 
-    python run_pretrained/evaluate.py MODEL ... [--subset valid|test] [--cpu] [-- FLAGS OF fairseq-eval-lm]
+    python run_pretrained/evaluate.py MODEL ... [--subset valid|test] [--cpu] [-- FURTHER FLAGS]
 
 Models and numbers stand in models.json. Checkpoints belong into pretrained_models/MODEL/checkpoint_best.pt
-and are downloaded where they are missing; data in data-bin/, from get_data.sh. Ends with 1 if a number
-differs.
+and are downloaded where they are missing; data in data-bin/, from get_data.sh. Flags are those of
+fairseq-eval-lm, or of fairseq-generate for iwslt14. Ends with 1 if a number differs.
 """
 
 import argparse
-import json
 import re
 import subprocess
 import sys
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,19 +21,24 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 from archives import ArchiveError, unpack  # noqa: E402
 from fetch import FetchError, digest, digest_of, fetch, note_digest, noted_at, read_digest  # noqa: E402
 from get_data import sha256_digits  # noqa: E402
+from measure import compare, language_model, number, translation  # noqa: E402
 
 from trime_fairseq.files import Lock, read_json  # noqa: E402
 
 ADDRESS = "https://nlp.cs.princeton.edu/projects/trime/pretrained_models/{}.zip"
 # Weights, two moments of Adam, and as much again.
 _MOST_BYTES_OF_PARAMETER = 24
-# Of what is printed: half precision moves the fourth decimal of a loss, and the second of a perplexity.
-TOLERANCE = {"loss": 0.002, "perplexity": 0.03}
+_DIGITS = {"loss": 4, "perplexity": 2, "bleu": 2}
+# A Faiss index and the tokens of a datastore.
+_MOST_BYTES_OF_MEMORY = 1 << 30
 
 
-def checkpoint(model: str, folder: Path, sha256: str | None = None) -> Path:
+def checkpoint(model: str, folder: Path, sha256: str | None = None, files: Sequence[str] = ()) -> Path:
     """The model's checkpoint, downloaded and unpacked if it is not there. Its digest is noted beside it then,
     and compared from then on; ``sha256`` is one to compare with now.
+
+    Args:
+        files: further files of the archive, which are unpacked with a checkpoint, if the archive has them.
 
     Raises:
         FetchError: if it cannot be had, or is none, or another.
@@ -46,7 +50,7 @@ def checkpoint(model: str, folder: Path, sha256: str | None = None) -> Path:
         lock.acquire(wait=True)  # of several commands one downloads
         try:
             if not path.exists():
-                _unpack_checkpoint(model, folder, path, sha256)
+                _unpack_checkpoint(model, folder, path, sha256, files)
         finally:
             lock.release()
     wanted = sha256 or read_digest(path)
@@ -58,7 +62,9 @@ def checkpoint(model: str, folder: Path, sha256: str | None = None) -> Path:
     return path
 
 
-def _unpack_checkpoint(model: str, folder: Path, path: Path, sha256: str | None) -> None:
+def _unpack_checkpoint(
+    model: str, folder: Path, path: Path, sha256: str | None, files: Sequence[str]
+) -> None:
     most = _parameters(model) * _MOST_BYTES_OF_PARAMETER
     archive = fetch([ADDRESS.format(model)], folder / f"{model}.zip", most=most)
     found = []
@@ -71,6 +77,8 @@ def _unpack_checkpoint(model: str, folder: Path, path: Path, sha256: str | None)
             raise ArchiveError(f"the checkpoint in {archive} is another: its sha256 is not {sha256}")
 
     try:
+        # The checkpoint last: if it is there, everything is.
+        _unpack_memory(archive, path.parent, files)
         unpack(archive, [("checkpoint_best.pt", path)], most, check)
     except ArchiveError as error:
         archive.unlink()
@@ -78,6 +86,16 @@ def _unpack_checkpoint(model: str, folder: Path, path: Path, sha256: str | None)
     note_digest(path, found[0])
     note_digest(archive)
     archive.unlink()
+
+
+def _unpack_memory(archive: Path, folder: Path, files: Sequence[str]) -> None:
+    targets = [(f"/{name}", folder / name) for name in files]
+    for _, target in targets:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        unpack(archive, targets, _MOST_BYTES_OF_MEMORY)
+    except ArchiveError as error:
+        print(f"{error}: datastore and index must be made", file=sys.stderr)
 
 
 def _parameters(model: str) -> int:
@@ -101,35 +119,21 @@ def check_checkpoint(file: IO[bytes]) -> None:
         raise ArchiveError("the file checkpoint_best.pt is no checkpoint of fairseq")
 
 
-def evaluate(path: Path, data: Path, subset: str, flags: list[str], cpu: bool) -> dict[str, Any]:
-    """The result of ``fairseq-eval-lm`` on one device, as its JSON file says it."""
-    beside_python = Path(sys.executable).parent / "fairseq-eval-lm"
-    command = [str(beside_python) if beside_python.exists() else "fairseq-eval-lm", str(data)]
-    command += ["--user-dir", str(ROOT / "trime_fairseq"), "--task", "trime_language_modeling"]
-    command += ["--path", str(path), "--gen-subset", subset, "--softmax-batch", "1024"]
-    command += ["--distributed-world-size", "1", "--cpu" if cpu else "--fp16", *flags]
-    print(" ".join(command), file=sys.stderr)
-    with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder) / "result.json"
-        subprocess.run([*command, "--eval-file", str(result)], check=True)
-        found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-    return found
+def memory_flags(row: dict[str, Any], path: Path) -> list[str]:
+    """The flags of a translation model's datastore, which lies beside its checkpoint.
 
-
-def compare(found: dict[str, Any], expected: dict[str, float]) -> list[str]:
-    """What differs, in words."""
-    measured = {"loss": found["loss"], "perplexity": found["ppl"]}
-    return [
-        f"{name} {_number(measured[name])}, published {value}"
-        for name, value in expected.items()
-        # A published number of two decimals stands for all that round to it.
-        if measured[name] is None
-        or abs(measured[name] - value) > max(TOLERANCE[name], 0.006 if round(value, 2) == value else 0.0)
-    ]
-
-
-def _number(value: float | None, digits: int = 4) -> str:
-    return "not finite" if value is None else f"{value:.{digits}f}"
+    Raises:
+        FileNotFoundError: if it does not.
+    """
+    metric, store = row["memory"], path.parent / "dstore"
+    # Of the authors, and of trime-build-index.
+    there = [index for end in ("_", ".") if (index := store / f"knn_index{end}{metric}").exists()]
+    if not there:
+        raise FileNotFoundError(f"run `bash scripts/translation_memory.sh {path} DATA {metric}` first")
+    flags = ["--use-knn-datastore", "--dstore-filename", f"{store}/", "--indexfile", str(there[0])]
+    if not (store / "manifest.json").exists():  # the authors'
+        flags += ["--dstore-size", str(row["rows"]), "--dstore-fp16", "--faiss-metric-type", metric]
+    return flags
 
 
 def read_table(path: Path, parser: argparse.ArgumentParser) -> dict[str, Any]:
@@ -139,16 +143,22 @@ def read_table(path: Path, parser: argparse.ArgumentParser) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         parser.error(f"--table {path}: {error}")
     kinds = {"data": str, "flags": str, "expected": dict}
+    optional = {"checkpoint": str, "files": list, "hint": str, "memory": str, "note": str, "rows": int}
     for model, row in table.items() if isinstance(table, dict) else [("", None)]:
         if not isinstance(row, dict) or not all(isinstance(row.get(name), kinds[name]) for name in kinds):
             parser.error(f"--table {path}: {model!r} needs data and flags, which are texts, and expected")
+        wrong = [name for name, kind in optional.items() if not isinstance(row.get(name, kind()), kind)]
+        if wrong or ("memory" in row) > ("rows" in row):
+            what = f"{wrong[0]} is of the wrong kind" if wrong else "memory needs rows"
+            parser.error(f"--table {path}: {model!r}: {what}")
     return dict(table)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="a name of models.json")
-    parser.add_argument("--subset", choices=["valid", "test"], default="valid")
+    what = "default: valid; test for models of which only that was published"
+    parser.add_argument("--subset", choices=["valid", "test"], help=what)
     parser.add_argument("--cpu", action="store_true", help="in float32 on the CPU")
     parser.add_argument("--table", type=Path, default=ROOT / "run_pretrained" / "models.json")
     parser.add_argument("--pretrained-models", type=Path, default=Path("pretrained_models"))
@@ -165,31 +175,43 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         parser.error(f"unknown model {unknown[0]}: one of {', '.join(table)}")
     missing = {table[model]["data"] for model in args.models} - {
-        path.parent.name for path in args.data_bin.glob("*/dict.txt")
+        path.parent.name for path in args.data_bin.glob("*/dict*.txt")
     }
     if missing:
         parser.error(f"{args.data_bin} has no {min(missing)}: run `bash get_data.sh {min(missing)}` first")
     differ = False
     for model in args.models:
-        row = table[model]
-        try:
-            path = checkpoint(model, args.pretrained_models, args.sha256)
-        except (FetchError, OSError, ValueError) as error:
-            sys.exit(f"{error}\nPut the checkpoint into {args.pretrained_models / model}/checkpoint_best.pt")
-        flags = [*row["flags"].format(folder=path.parent).split(), *extra]
-        if "--use-external" in flags and not (path.parent / "knn.index.ip").exists():
-            sys.exit(f"{model} needs its datastore: run `bash scripts/external_memory.sh {path} DATA` first")
-        try:
-            found = evaluate(path, args.data_bin / row["data"], args.subset, flags, args.cpu)
-        except (subprocess.CalledProcessError, OSError, ValueError) as error:
-            sys.exit(f"{model} could not be evaluated, see above: {error}")
-        expected = row["expected"].get(args.subset, {})
-        problems = compare(found, expected)
-        differ = differ or bool(problems)
-        verdict = "; ".join(problems) or ("as published" if expected else row.get("note", "not published"))
-        numbers = f"loss {_number(found['loss'])}, perplexity {_number(found['ppl'], 2)}"
-        print(f"{model} {args.subset}: {numbers}: {verdict}")
+        differ = not run(model, table[model], args, extra) or differ
     return int(differ)
+
+
+def run(model: str, row: dict[str, Any], args: argparse.Namespace, extra: list[str]) -> bool:
+    """Evaluates a model and prints a line; whether all is as published."""
+    expected = row["expected"]
+    subset = args.subset or ("valid" if "valid" in expected or not expected else min(expected))
+    expected, data = expected.get(subset, {}), args.data_bin / row["data"]
+    place = row.get("checkpoint", model)
+    try:
+        path = checkpoint(place, args.pretrained_models, args.sha256, row.get("files", ()))
+    except (FetchError, OSError, ValueError) as error:
+        sys.exit(f"{error}\nPut the checkpoint into {args.pretrained_models / place}/checkpoint_best.pt")
+    flags = row["flags"].format(folder=path.parent).split()
+    if "--use-external" in flags and not (path.parent / "knn.index.ip").exists():
+        sys.exit(f"{model} needs its datastore: run `bash scripts/external_memory.sh {path} DATA` first")
+    try:
+        flags += [*(memory_flags(row, path) if "memory" in row else []), *extra]
+    except FileNotFoundError as error:
+        sys.exit(f"{model} needs its datastore: {error}")
+    measure = translation if row.get("translation") else language_model
+    try:
+        measured = measure(path, data, subset, flags, args.cpu)
+    except (subprocess.CalledProcessError, OSError, ValueError) as error:
+        sys.exit(f"{model} could not be evaluated, see above: {error}" + row.get("hint", ""))
+    problems = compare(measured, expected)
+    verdict = "; ".join(problems) or ("as published" if expected else row.get("note", "not published"))
+    numbers = ", ".join(f"{name} {number(value, _DIGITS[name])}" for name, value in measured.items())
+    print(f"{model} {subset}: {numbers}: {verdict}")
+    return not problems
 
 
 if __name__ == "__main__":

@@ -10,12 +10,19 @@ _HEADER = struct.Struct("<QBQ")
 _BYTES_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8}
 
 
-def is_binarised(folder: Path, splits: Sequence[str]) -> bool:
-    """True if a dictionary and the texts of all splits are there, of the sizes that their indexes say."""
-    dictionary = folder / "dict.txt"
-    if not dictionary.is_file() or not dictionary.stat().st_size:
+# Source and target language.
+Pair = tuple[str, str]
+
+
+def is_binarised(folder: Path, splits: Sequence[str], pair: Pair | None = None) -> bool:
+    """True if the dictionary and the texts of all splits are there, of the sizes that their indexes say; of a
+    translation pair, those of both languages."""
+    ends = [f".{language}" for language in pair] if pair else [""]
+    dictionaries = [folder / f"dict{end}.txt" for end in ends]
+    if not all(path.is_file() and path.stat().st_size for path in dictionaries):
         return False
-    return all(_is_whole(folder / split) for split in splits)
+    between = f".{pair[0]}-{pair[1]}" if pair else ""
+    return all(_is_whole(folder / f"{split}{between}{end}") for split in splits for end in ends)
 
 
 def _is_whole(text: Path) -> bool:

@@ -1,21 +1,30 @@
 #!/usr/bin/env bash
-# Batches of similar training segments for trime_ext_loss: export, index, search, list, report.
+# Batches of similar training segments for trime_ext_loss, or of similar target sentences for trime_mt_loss: export,
+# index, search, list, report.
 #
-#   bash scripts/bm25_batches.sh DATA_BIN TOKENS_PER_SAMPLE OUT
+#   bash scripts/bm25_batches.sh DATA_BIN {TOKENS_PER_SAMPLE | sentences} OUT
 #
 # writes OUT/segments/segments.json, OUT/bm25_index, OUT/bm25_results, OUT/batches.json and OUT/report. Run
 # again, it continues; what is done is skipped. ENGINE is lucene, which needs Pyserini and Java (the default where
-# Pyserini is installed), or bm25s; K is the number of neighbours.
+# Pyserini is installed), or bm25s; K is the number of neighbours (default: 50; of sentences 20).
 # NUM_SHARDS=N SHARD_ID=I searches one of N parts, for machines that share a file system; the last makes the list.
 set -euo pipefail
-[ $# = 3 ] || { echo "usage: bash scripts/bm25_batches.sh DATA_BIN TOKENS_PER_SAMPLE OUT" >&2; exit 2; }
+[ $# = 3 ] || { echo "usage: bash scripts/bm25_batches.sh DATA_BIN {TOKENS_PER_SAMPLE | sentences} OUT" >&2; exit 2; }
 data=$1 tokens=$2 out=$3
 here=$(cd "$(dirname "$0")/.." && pwd)
 [ ! -d "$here/.venv/bin" ] || PATH="$here/.venv/bin:$PATH"
 segments="$out/segments/segments.json"
 
-trime-bm25 export "$data" --tokens_per_sample "$tokens" --sample_break_mode "${SAMPLE_BREAK_MODE:-none}" \
-    --segments_path "$segments"
+if [ "$tokens" = sentences ]; then
+    : "${K:=20}"
+    # The model is not made; the flags are of fairseq-train. With GPUs it would start a process for each.
+    [ -e "$segments.info" ] || CUDA_VISIBLE_DEVICES="" fairseq-train "$data" --user-dir "$here/trime_fairseq" \
+        --task trime_translation --arch transformer_iwslt_de_en --optimizer adam --max-tokens 4096 --cpu \
+        --save-dir "$out" --output-segments-to-file "$segments"
+else
+    trime-bm25 export "$data" --tokens_per_sample "$tokens" --sample_break_mode "${SAMPLE_BREAK_MODE:-none}" \
+        --segments_path "$segments"
+fi
 trime-bm25 index --segments_path "$segments" --index_path "$out/bm25_index" ${ENGINE:+--engine "$ENGINE"}
 trime-bm25 search --segments_path "$segments" --index_path "$out/bm25_index" --results_path "$out/bm25_results" \
     --k "${K:-50}" --num_shards "${NUM_SHARDS:-1}" --shard_id "${SHARD_ID:-0}"

@@ -2,22 +2,19 @@
 
 import argparse
 import os
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import iwslt14_text
 from archives import ArchiveError, unpack
-from binarised import is_binarised
+from binarised import Pair, is_binarised
 from enwik8 import split_bytes
 from fetch import SHA256, FetchError, digest, fetch, note_digest
+from preprocess import SPLITS, DataError, preprocess
 
 from trime_fairseq.files import Lock
-
-SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -31,24 +28,22 @@ class Archive:
 
 @dataclass(frozen=True)
 class DataSet:
-    """Any of ``archives`` holds ``members``, of which ``prepare(files, folder)`` makes a text per split. A
-    member has at most ``most`` bytes."""
+    """Any of ``archives`` holds ``members``, of which ``prepare(files, folder, workers)`` makes a text per
+    split: of a ``pair``, its path without ``.LANGUAGE``. A member has at most ``most`` bytes."""
 
     archives: tuple[Archive, ...]
     members: tuple[str, ...]
-    prepare: Callable[[list[Path], Path], list[Path]]
+    prepare: Callable[[list[Path], Path, int], list[Path]]
     most: int = 1 << 30
-
-
-class DataError(RuntimeError):
-    """The data cannot be had, or are not what they should be."""
+    pair: Pair | None = None
 
 
 WIKITEXT_LINES = (1_801_350, 3_760, 4_358)
 ENWIK8_BYTES = (90_000_000, 5_000_000, 5_000_000)
+IWSLT14_TEST_PAIRS = 6_750
 
 
-def wikitext(files: list[Path], folder: Path) -> list[Path]:
+def wikitext(files: list[Path], folder: Path, workers: int) -> list[Path]:
     """As published: <unk>, headings and blank lines stay, a line is a paragraph."""
     for path, expected in zip(files, WIKITEXT_LINES):
         with open(path, "rb") as file:
@@ -58,7 +53,7 @@ def wikitext(files: list[Path], folder: Path) -> list[Path]:
     return files
 
 
-def enwik8(files: list[Path], folder: Path) -> list[Path]:
+def enwik8(files: list[Path], folder: Path, workers: int) -> list[Path]:
     """90M / 5M / 5M bytes, one code per token."""
     size = files[0].stat().st_size
     if size != sum(ENWIK8_BYTES):
@@ -66,6 +61,18 @@ def enwik8(files: list[Path], folder: Path) -> list[Path]:
     paths = [folder / f"{split}.txt" for split in SPLITS]
     split_bytes(files[0], list(zip(paths, ENWIK8_BYTES)))
     return paths
+
+
+def iwslt14(files: list[Path], folder: Path, workers: int) -> list[Path]:
+    """As fairseq's prepare-iwslt14.sh does: Moses tokens, lower case, one BPE of 10,000 merges."""
+    # Its packages are not needed for the other data sets.
+    from translation_text import Limits, subword_texts
+
+    texts = iwslt14_text.texts(files, IWSLT14_TEST_PAIRS)
+    every = iwslt14_text.VALID_EVERY
+    return subword_texts(
+        texts, iwslt14_text.PAIR, folder, iwslt14_text.MERGES, workers, limits=Limits(), every=every
+    )
 
 
 DATA_SETS: dict[str, DataSet] = {
@@ -103,6 +110,22 @@ DATA_SETS: dict[str, DataSet] = {
         ("enwik8",),
         enwik8,
         sum(ENWIK8_BYTES),
+    ),
+    "iwslt14": DataSet(
+        (
+            Archive(
+                "de-en.tgz",
+                (
+                    "https://dl.fbaipublicfiles.com/fairseq/data/iwslt14/de-en.tgz",
+                    "http://dl.fbaipublicfiles.com/fairseq/data/iwslt14/de-en.tgz",
+                    "https://wit3.fbk.eu/archive/2014-01/texts/de/en/de-en.tgz",
+                ),
+            ),
+        ),
+        iwslt14_text.MEMBERS,
+        iwslt14,
+        100_000_000,
+        iwslt14_text.PAIR,
     ),
 }
 
@@ -155,49 +178,22 @@ def find(folder: Path, names: tuple[str, ...]) -> list[Path]:
     return found if len(found) == len(names) else []
 
 
-def preprocess(texts: list[Path], folder: Path, workers: int) -> None:
-    """fairseq-preprocess; its files appear in ``folder`` when all are complete, the dictionary last."""
-    for left in folder.glob("part*"):  # by a killed run
-        shutil.rmtree(left, ignore_errors=True)
-    part = Path(tempfile.mkdtemp(dir=folder, prefix="part-"))
-    try:
-        _run_preprocess(texts, part, workers)
-        if not is_binarised(part, SPLITS):
-            raise DataError("fairseq-preprocess has left files that are not complete: is the disk full?")
-        for path in sorted(part.iterdir(), key=lambda path: path.name == "dict.txt"):
-            os.replace(path, folder / path.name)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _run_preprocess(texts: list[Path], part: Path, workers: int) -> None:
-    beside_python = Path(sys.executable).parent / "fairseq-preprocess"
-    command = [str(beside_python) if beside_python.exists() else "fairseq-preprocess", "--only-source"]
-    for split, text in zip(SPLITS, texts):
-        command += [f"--{split}pref", str(text)]
-    try:
-        subprocess.run([*command, "--destdir", str(part), "--workers", str(workers)], check=True)
-    except FileNotFoundError as error:
-        raise DataError("fairseq-preprocess is missing: pip install 'trime_fairseq[fairseq]'") from error
-    except subprocess.CalledProcessError as error:
-        raise DataError(f"fairseq-preprocess failed: {error}") from error
-
-
 def make(name: str, folder: Path, source: Path | None, workers: int, sha256: str | None) -> bool:
     """Makes the folder of a data set; False if it is there already. Of several commands that are started
     together one makes it, and the others wait."""
+    data_set = DATA_SETS[name]
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = Lock(f"{folder}.lock")
     if not lock.acquire():
         print(f"another get_data.sh makes {folder}: waiting for it")
         lock.acquire(wait=True)
     try:
-        if is_binarised(folder, SPLITS):
+        if is_binarised(folder, SPLITS, data_set.pair):
             return False
         raw = folder / "raw_data"
         raw.mkdir(parents=True, exist_ok=True)
-        texts = DATA_SETS[name].prepare(members(name, raw, source, sha256), raw)
-        preprocess(texts, folder, workers)
+        texts = data_set.prepare(members(name, raw, source, sha256), raw, workers)
+        preprocess(texts, folder, workers, data_set.pair)
     finally:
         lock.release()
     return True

@@ -124,7 +124,7 @@ def test_make_pins_every_requirement(metadata):
     pinned = {re.split("[=<]", line)[0] for line in text.splitlines()}
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     extras = {extra for names in re.findall(r'-e "\.\[(.+)\]"', makefile) for extra in names.split(",")}
-    assert extras == {"fairseq", "cpu", "bm25", "lucene", "demo", "test", "docs"}
+    assert extras == {"fairseq", "cpu", "bm25", "lucene", "mt", "demo", "test", "docs"}
     wanted = {"torch", "numpy", "pyyaml", "tqdm"}.union(*(_required(metadata, extra) for extra in extras))
     assert wanted - pinned == {"trime_fairseq", "triton", "fairseq"}  # fairseq: pinned by the extra
 

@@ -2,12 +2,12 @@
 #
 # Environment:
 #   NGPU          devices (default 4, as published)
-#   DATA          binarised data (default data-bin/wikitext-103 or data-bin/enwik8)
+#   DATA          binarised data (default data-bin/wikitext-103, data-bin/enwik8 or data-bin/iwslt14)
 #   SAVE_DIR      checkpoints (default output/NAME)
 #   MAX_TOKENS    tokens of a device's batch (default as published)
 #   BATCH_TOKENS  tokens of an update, over devices and accumulation (default as published)
 #   UPDATE_FREQ   accumulated batches (default BATCH_TOKENS / NGPU / MAX_TOKENS)
-#   PRECISION     --fp16 (default), --bf16, or empty for float32
+#   PRECISION     --fp16 (default; iwslt14: empty), --bf16, or empty for float32
 #   SEED          default 1
 #   SMOKE=1       a model of 2 narrow layers, 3 updates, on the CPU: shows that the recipe runs
 # Arguments: --dry-run prints the command; all others are passed to fairseq-train, after the recipe's own.
@@ -17,7 +17,7 @@ command -v fairseq-train > /dev/null || PATH="$root/.venv/bin:$PATH" # where mak
 name="$1"
 family="$2"
 smoke="${SMOKE:-0}"
-: "${NGPU:=4}" "${SEED:=1}" "${PRECISION=--fp16}"
+: "${NGPU:=4}" "${SEED:=1}"
 
 # whole NAME LEAST DIGITS: stops unless the variable is a plain whole number. Bash evaluates whatever else it finds
 # in arithmetic, commands included.
@@ -33,10 +33,6 @@ if [[ $smoke != [01] ]]; then
     echo "$name: SMOKE=$(printf %q "$smoke") must be 1, or 0 for the whole training" >&2
     exit 2
 fi
-if ! [[ $PRECISION =~ ^(--[a-z0-9-]+)?$ ]]; then
-    echo "$name: PRECISION=$(printf %q "$PRECISION") must be --fp16, --bf16, or empty for float32" >&2
-    exit 2
-fi
 
 wiki103_schedule=(
     --max-update 286000 --optimizer nag --clip-norm 0.1
@@ -44,6 +40,7 @@ wiki103_schedule=(
     --lr-shrink 0.75 --warmup-updates 16000 --warmup-init-lr 1e-07
 )
 adam=(--optimizer adam --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --clip-norm 0.0)
+task=(--task trime_language_modeling)
 one_width=(--adaptive-input --tie-adaptive-weights --adaptive-input-factor 1 --adaptive-softmax-factor 1)
 
 case "$family" in
@@ -66,27 +63,49 @@ enwik8-38M)
         --lr-scheduler cosine --warmup-updates 0)
     : "${DATA:=data-bin/enwik8}" "${SEGMENT:=512}" "${MAX_TOKENS:=12288}" "${BATCH_TOKENS:=49152}"
     ;;
+iwslt14) # of fairseq's own recipe for IWSLT'14, with a decoder that normalises before; languages as DATA says
+    task=(--task trime_translation)
+    model=(--arch transformer_iwslt_de_en --share-decoder-input-output-embed --decoder-normalize-before --dropout 0.3)
+    schedule=(--optimizer adam --adam-betas "(0.9, 0.98)" --weight-decay 0.0001 --clip-norm 0.0 --max-epoch 50
+        --lr 0.0005 --lr-scheduler inverse_sqrt --warmup-updates 4000
+        --eval-bleu --eval-bleu-args '{"beam": 5, "max_len_a": 1.2, "max_len_b": 10}' --eval-bleu-detok moses
+        --eval-bleu-remove-bpe --best-checkpoint-metric bleu --maximize-best-checkpoint-metric)
+    # SEGMENT is of language models.
+    : "${DATA:=data-bin/iwslt14}" "${SEGMENT:=1}" "${MAX_TOKENS:=4096}" "${BATCH_TOKENS:=16384}" "${PRECISION=}"
+    ;;
 *)
     echo "$name: unknown family $family" >&2
     exit 2
     ;;
 esac
+: "${PRECISION=--fp16}"
+if ! [[ $PRECISION =~ ^(--[a-z0-9-]+)?$ ]]; then
+    echo "$name: PRECISION=$(printf %q "$PRECISION") must be --fp16, --bf16, or empty for float32" >&2
+    exit 2
+fi
 
 smoke_flags=()
 if [ "$smoke" = 1 ]; then
     NGPU=1 PRECISION="" SEGMENT=128 MAX_TOKENS=512 BATCH_TOKENS=1024
-    if [ ! -f "$DATA/dict.txt" ]; then
-        echo "$name: DATA=$(printf %q "$DATA") holds no dict.txt: make it with get_data.sh or fairseq-preprocess" >&2
+    dictionary="dict.txt"
+    [ "$family" != iwslt14 ] || dictionary="dict.*.txt"
+    if ! compgen -G "$DATA/$dictionary" > /dev/null; then
+        echo "$name: DATA=$(printf %q "$DATA") holds no $dictionary: make it with get_data.sh or fairseq-preprocess" >&2
         exit 2
     fi
     export CUDA_VISIBLE_DEVICES="" # fairseq starts a process for each GPU it sees
-    types=$(($(wc -l < "$DATA/dict.txt") + 4))
-    cutoffs="$((types / 4)),$((types / 2))"
-    [ "$family" = enwik8-38M ] && cutoffs="$types"
-    smoke_flags=(--cpu --decoder-layers 2 --decoder-embed-dim 32 --decoder-input-dim 32 --decoder-output-dim 32
-        --decoder-ffn-embed-dim 64 --decoder-attention-heads 2
-        --adaptive-input-cutoff "$cutoffs" --adaptive-softmax-cutoff "$cutoffs"
-        --max-update 3 --warmup-updates 1 --ce-warmup-epoch 0 --log-interval 1 --no-progress-bar)
+    smoke_flags=(--cpu --decoder-layers 2 --decoder-embed-dim 32 --decoder-ffn-embed-dim 64 --decoder-attention-heads 2
+        --max-update 3 --warmup-updates 1 --log-interval 1 --no-progress-bar)
+    if [ "$family" = iwslt14 ]; then
+        smoke_flags+=(--encoder-layers 2 --encoder-embed-dim 32 --encoder-ffn-embed-dim 64 --encoder-attention-heads 2
+            --eval-bleu-args '{"beam": 1, "max_len_b": 10}')
+    else
+        types=$(($(wc -l < "$DATA/dict.txt") + 4))
+        cutoffs="$((types / 4)),$((types / 2))"
+        [ "$family" = enwik8-38M ] && cutoffs="$types"
+        smoke_flags+=(--decoder-input-dim 32 --decoder-output-dim 32 --ce-warmup-epoch 0
+            --adaptive-input-cutoff "$cutoffs" --adaptive-softmax-cutoff "$cutoffs")
+    fi
     [ "$family" = wiki103-247M ] && smoke_flags+=(--lr-period-updates 2)
 fi
 
@@ -110,14 +129,16 @@ whole MEMORY_TOKENS 1 18 # which is only told
 
 # train FLAGS: fairseq-train with the recipe's flags, then these.
 train() {
-    local dry=0 flags=() command
+    local dry=0 flags=() text=() command
     for flag in "$@"; do
         if [ "$flag" = --dry-run ]; then dry=1; else flags+=("$flag"); fi
     done
-    command=(fairseq-train "$DATA" --user-dir "$root/trime_fairseq" --task trime_language_modeling
-        --save-dir "$SAVE_DIR" "${model[@]}" "${schedule[@]}"
-        --tokens-per-sample "$SEGMENT" --sample-break-mode none --skip-invalid-size-inputs-valid-test
-        --max-tokens "$MAX_TOKENS" --update-freq "$UPDATE_FREQ" --required-batch-size-multiple 1
+    # Sentence pairs are batched as they are, in multiples of 8 as published.
+    [ "$family" = iwslt14 ] || text=(--tokens-per-sample "$SEGMENT" --sample-break-mode none
+        --skip-invalid-size-inputs-valid-test --required-batch-size-multiple 1)
+    command=(fairseq-train "$DATA" --user-dir "$root/trime_fairseq" "${task[@]}"
+        --save-dir "$SAVE_DIR" "${model[@]}" "${schedule[@]}" "${text[@]}"
+        --max-tokens "$MAX_TOKENS" --update-freq "$UPDATE_FREQ"
         --distributed-world-size "$NGPU" --ddp-backend legacy_ddp --seed "$SEED" $PRECISION
         --no-epoch-checkpoints # an epoch is a few minutes to hours: 200 of them would fill the disk
         "${flags[@]}" "${smoke_flags[@]}")

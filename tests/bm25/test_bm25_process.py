@@ -21,8 +21,8 @@ pytest.importorskip("bm25s")
 DATA = REFERENCE / "data" / "word"
 
 
-def start_chain(out, engine, **settings):
-    command = ["bash", ROOT / "scripts" / "bm25_batches.sh", DATA, 128, out]
+def start_chain(out, engine, data=DATA, tokens=128, **settings):
+    command = ["bash", ROOT / "scripts" / "bm25_batches.sh", data, tokens, out]
     return subprocess.Popen(
         list(map(str, command)),
         env={**environment(cpu=True), "PATH": f"{BIN}:{os.environ['PATH']}", "ENGINE": engine, **settings},
@@ -193,3 +193,20 @@ def test_export_describes_itself(chained):
     info = read_segments(str(segments(out))).info
     assert (info.segments, info.tokens_per_sample, info.sample_break_mode) == (1711, 128, "none")
     assert len(info.data_hash) == len(info.text_hash) == 64
+
+
+@pytest.mark.skipif(
+    not (ROOT / "trime_fairseq" / "data" / "sentence_order.py").exists(), reason="not merged yet"
+)
+def test_script_of_target_sentences(tmp_path):
+    """All training sentences once, as words, each with 20 neighbours; started again it exports nothing."""
+    data, out = REFERENCE / "mt" / "data", tmp_path / "bm25"
+    logs = []
+    for _ in range(2):
+        child = start_chain(out, "bm25s", data=data, tokens="sentences")
+        logs.append(child.communicate(timeout=900)[0])
+        assert child.returncode == 0, logs[-1][-4000:]
+    assert ["training target sentences" in log for log in logs] == [True, False]
+    assert sorted(json.loads((out / "batches.json").read_text())) == list(range(3000))
+    assert SearchResults.open(str(out / "bm25_results")).info.k == 20
+    assert not any("@@" in text for text in read_segments(str(out / "segments" / "segments.json")).texts)

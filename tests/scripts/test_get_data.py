@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import enwik8  # noqa: E402
 import fetch  # noqa: E402
 import get_data  # noqa: E402
+import preprocess  # noqa: E402
 
 CONTENT = bytes(range(256)) * 8192
 
@@ -227,14 +228,14 @@ def preprocessed(monkeypatch):
     """How often fairseq-preprocess would have been run; in its place the reference text is copied, slowly."""
     runs = []
 
-    def copy(texts, part, workers):
+    def copy(texts, part, workers, *of_pairs):
         runs.append(workers)
         time.sleep(0.2)
         for name in (f"{split}.{kind}" for split in get_data.SPLITS for kind in ("bin", "idx")):
             shutil.copy(REFERENCE / "data" / "word" / name, part)
         shutil.copy(REFERENCE / "data" / "word" / "dict.txt", part)
 
-    monkeypatch.setattr(get_data, "_run_preprocess", copy)
+    monkeypatch.setattr(preprocess, "_run", copy)
     return runs
 
 
@@ -278,10 +279,10 @@ def test_what_cannot_be_written(tmp_path, small_sets, preprocessed, monkeypatch)
     with pytest.raises(SystemExit, match=r"^get_data.sh: .*file.*: .*choose another folder with --data-bin"):
         get_data.main([*words, "--data-bin", str(tmp_path / "file")])
 
-    def half(texts, part, workers):
+    def half(texts, part, workers, *of_pairs):
         (part / "train.bin").write_text("half")
 
-    monkeypatch.setattr(get_data, "_run_preprocess", half)
+    monkeypatch.setattr(preprocess, "_run", half)
     with pytest.raises(SystemExit, match="has left files that are not complete: is the disk full"):
         get_data.main([*words, "--data-bin", str(tmp_path / "d")])
     assert [path.name for path in (tmp_path / "d" / "wikitext-103").iterdir()] == ["raw_data"]

@@ -13,7 +13,12 @@ from tests.commands import BIN, REFERENCE, ROOT, evaluate_here, run
 from tests.training.test_train_process import logged
 
 pytestmark = pytest.mark.process
-RECIPES = sorted(path.stem for path in (ROOT / "train_scripts").glob("*-*.sh"))
+ALL = sorted(path.stem for path in (ROOT / "train_scripts").glob("*-*.sh"))
+TRANSLATION = [name for name in ALL if name.startswith("iwslt14")]
+RECIPES = [name for name in ALL if name not in TRANSLATION]
+needs_trime_mt_loss = pytest.mark.skipif(
+    not (ROOT / "trime_fairseq" / "criterions" / "trime_mt_loss.py").exists(), reason="not merged yet"
+)
 BATCHES = REFERENCE / "data" / "word" / "batches.json"
 
 
@@ -46,7 +51,7 @@ def test_smoke(name, tmp_path, small):
     assert (tmp_path / "checkpoint_last.pt").exists()
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("devices", [1, 2, 4])
 def test_effective_batch_does_not_depend_on_devices(name, devices):
     command = recipe(name, "--dry-run", NGPU=devices).splitlines()[0].split()
@@ -55,8 +60,37 @@ def test_effective_batch_does_not_depend_on_devices(name, devices):
         return int(command[command.index(flag) + 1])
 
     tokens = value("--max-tokens") * value("--update-freq") * value("--distributed-world-size")
-    assert tokens == {"247M": 73728, "150M": 72000, "38M": 49152}[name.split("-")[1]]
+    expected = {"wiki103-247M": 73728, "wiki103-150M": 72000, "enwik8-38M": 49152, "iwslt14": 16384}
+    assert tokens == next(number for family, number in expected.items() if name.startswith(family))
     assert value("--distributed-world-size") == devices
+
+
+@pytest.mark.parametrize("name", TRANSLATION)
+def test_translation_recipes(name):
+    """In float32, without a warm-up, and for the languages of the data."""
+    words = shlex.split(recipe(name, "--dry-run").splitlines()[0])
+    assert words[words.index("--task") + 1] == "trime_translation"
+    assert not {"--fp16", "--bf16", "--ce-warmup-epoch", "--source-lang", "--tokens-per-sample"} & set(words)
+    criterion = words[words.index("--criterion") :]
+    if name == "iwslt14-trime":
+        expected = "--criterion trime_mt_loss --dist-func ip --temp 10.0 --topk-mem 8 --predefined-batches"
+        assert criterion == [*expected.split(), "bm25/iwslt14/batches.json"]
+    else:
+        assert criterion == ["--criterion", "label_smoothed_cross_entropy", "--label-smoothing", "0.1"]
+    assert "--bf16" in recipe(name, "--dry-run", PRECISION="--bf16")
+
+
+@pytest.mark.slow
+@needs_trime_mt_loss
+@pytest.mark.parametrize("name", TRANSLATION)
+def test_translation_smoke(name, tmp_path):
+    """Trains a few updates, translates the validation text, and leaves the best checkpoint."""
+    batches = REFERENCE / "mt" / "data" / "bm25_batches.json"
+    variables = dict(SMOKE=1, DATA=REFERENCE / "mt" / "data", SAVE_DIR=tmp_path, PREDEFINED_BATCHES=batches)
+    log = run(*shlex.split(recipe(name, "--dry-run", **variables).splitlines()[0]))
+    assert logged(log, "valid", "num_updates") == [3]
+    assert logged(log, "valid", "bleu")[0] >= 0
+    assert (tmp_path / "checkpoint_best.pt").exists()
 
 
 def test_variables_and_further_flags():
@@ -109,6 +143,11 @@ def test_variables_that_are_no_numbers(tmp_path, variable, value):
     assert line.startswith(f"wiki103-247M-trime_long: {variable}=")
     assert " must be " in line
     assert not list(tmp_path.iterdir())
+
+
+def test_translation_smoke_without_data(tmp_path):
+    output = recipe("iwslt14-trime", "--dry-run", fails=True, SMOKE=1, DATA=tmp_path)
+    assert output.splitlines()[-1].startswith(f"iwslt14-trime: DATA={tmp_path} holds no dict.*.txt")
 
 
 def test_smoke_without_data(tmp_path):
@@ -176,11 +215,66 @@ def test_released_models_that_cannot_be_evaluated(released):
         assert message in output.splitlines()[-1]
 
 
+MT = REFERENCE / "mt"
+PUBLISHED = json.loads((MT / "evaluation.json").read_text())
+
+
+@pytest.fixture
+def released_translation(tmp_path):
+    """The reference's translation model, with its datastore beside it as the authors have it."""
+    (tmp_path / "data-bin").mkdir()
+    (tmp_path / "data-bin" / "iwslt14").symlink_to(MT / "data")
+    place = tmp_path / "pretrained_models" / "iwslt14-vanilla"
+    place.mkdir(parents=True)
+    shutil.copy(MT / "checkpoint" / "checkpoint_best.pt", place)
+    row = {"data": "iwslt14", "translation": True, "checkpoint": "iwslt14-vanilla"}
+    common = "--source-lang es --target-lang en --scoring sacrebleu --tokenizer moses --remove-bpe --beam 4 "
+    common += "--max-len-a 1.2 --max-len-b 10 --max-tokens 2048 --required-batch-size-multiple 1"
+    memory = f"{common} --lenpen 1.0 --k 16 --probe 8 --knn-lambda-type trime-published"
+    table = {
+        "plain": {**row, "flags": f"{common} --lenpen 0.6", "expected": {"test": {"bleu": 11.51}}},
+        "other": {**row, "flags": f"{common} --lenpen 0.6", "expected": {"test": {"bleu": 12.28}}},
+        "memory": {
+            **row,
+            "flags": f"{memory} --knn-temperature-value 5",
+            **{"memory": "ip", "rows": 7139, "expected": {"test": {"bleu": 9.51}}},
+        },
+    }
+    (tmp_path / "table.json").write_text(json.dumps(table))
+    return tmp_path
+
+
+@pytest.mark.slow
+@needs_trime_mt_loss
+def test_released_translation_models_are_compared(released_translation):
+    """With the numbers that the published code has printed."""
+    assert "BLEU = 11.51 " in PUBLISHED["vanilla_beam4"]["result"]
+    output = run_pretrained(released_translation, "plain", "other", code=1)
+    lines = output.splitlines()
+    assert "plain test: bleu 11.51: as published" in lines
+    assert "other test: bleu 11.51: bleu 11.5100, published 12.28" in lines
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(reason="folders of datastores are not merged yet", strict=True)
+def test_released_translation_models_with_memory(released_translation):
+    assert "BLEU = 9.51 " in PUBLISHED["trime_ip_ivfpq_k16_t5_beam4"]["result"]
+    place = released_translation / "pretrained_models" / "iwslt14-vanilla"
+    output = run_pretrained(released_translation, "memory", code=1)
+    assert f"run `bash scripts/translation_memory.sh {place.relative_to(released_translation)}" in output
+    (place / "dstore").mkdir()
+    for name in ("vals.npy", "knn_index_ip"):
+        shutil.copy(MT / "datastore" / name, place / "dstore")
+    assert "memory test: bleu 9.51: as published" in run_pretrained(released_translation, "memory")
+
+
 def test_table_of_released_models():
-    """One for each of the seven published recipes, with the published perplexities."""
-    assert len(RECIPES) == 7
+    """One for each of the nine published recipes, and kNN-MT, with the published perplexities and BLEU."""
+    assert len(ALL) == 9
     table = json.loads((ROOT / "run_pretrained" / "models.json").read_text())
-    assert sorted(table) == RECIPES
+    assert sorted(table) == sorted([*ALL, "iwslt14-knn"])
+    bleu = {name: row["expected"]["test"].get("bleu") for name, row in table.items() if "translation" in row}
+    assert bleu == {"iwslt14-vanilla": 32.58, "iwslt14-knn": 33.15, "iwslt14-trime": 33.73}
     for row in table.values():
         valid = row["expected"].get("valid")
         assert valid is None or 2 ** valid["loss"] == pytest.approx(valid["perplexity"], abs=0.01)

@@ -2,6 +2,7 @@
 
 import io
 import sys
+import zipfile
 
 import pytest
 import torch
@@ -42,6 +43,25 @@ def test_released_checkpoint(tmp_path, released):
     path.write_bytes(b"other")
     with pytest.raises(evaluate.FetchError, match="is another file than before: .*; remove it to download"):
         evaluate.checkpoint("tiny-1M", released)
+
+
+def test_datastore_of_the_archive(tmp_path, released, capsys):
+    """Is unpacked before the checkpoint; an archive without one is no error."""
+    files = ["dstore/vals.npy", "dstore/knn_index_ip"]
+    content = CHECKPOINT.read_bytes()
+    zipped(tmp_path / "tiny-1M.zip", content, "tiny/checkpoint_best.pt")
+    with zipfile.ZipFile(tmp_path / "tiny-1M.zip", "a") as archive:
+        for name in [*files, "dstore/keys.npy"]:
+            archive.writestr(f"tiny/{name}", name)
+    path = evaluate.checkpoint("tiny-1M", released, None, files)
+    assert [(path.parent / name).read_text() for name in files] == files
+    assert not (path.parent / "dstore" / "keys.npy").exists()
+
+    (tmp_path / "other").mkdir()
+    release(tmp_path, content)
+    path = evaluate.checkpoint("tiny-1M", tmp_path / "other", None, files)
+    assert path.exists()
+    assert "holds no /dstore/vals.npy: datastore and index must be made" in capsys.readouterr().err
 
 
 def _text(path):
