@@ -14,13 +14,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         # Not with this module: where fairseq is missing, run() says so in one line.
-        from .tuning import tune_command
+        if _task(arguments) == "trime_translation":
+            from .tuning_translation import tune_translation as tune
+        else:
+            from .tuning import tune_command as tune
 
         log_to_stdout()
-        tune_command(arguments)
+        tune(arguments)
         return 0
 
     return run(PROGRAM, command)
+
+
+def _task(arguments: Sequence[str]) -> str:
+    """Value of ``--task``."""
+    for number, word in enumerate(arguments):
+        name, _, value = word.partition("=")
+        if name == "--task":
+            return value or "".join(arguments[number + 1 : number + 2])
+    return ""
 
 
 if __name__ == "__main__":
