@@ -29,7 +29,10 @@ def likely_key_dtype(prefix: str, dimension: int | None = None) -> str:
 
 
 def likely_value_dtype(prefix: str, key_dtype: str, rows: int | None, dimension: int | None) -> str:
-    """The type of the values, by the sizes of files: kNN-LM's own are int16 where its keys are float16."""
+    """The type of the values, by the sizes of files: kNN-LM's own are int16 where its keys are float16. In a
+    folder they are int64, as kNN-MT writes them."""
+    if is_folder(prefix):
+        return "int64"
     keys = keys_path(prefix, key_dtype)
     if rows is None and dimension and os.path.isfile(keys):
         rows, rest = divmod(os.path.getsize(keys), dimension * np.dtype(key_dtype).itemsize)

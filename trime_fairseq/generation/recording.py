@@ -1,4 +1,4 @@
-"""Writes the datastore of a translation model: every target token of a text, and the features that predict it.
+"""Writes the datastore of a translation: target tokens of a text, and the features that predict them.
 
 The stock ``fairseq-generate`` runs it: it asks the task for batches, and a generator for hypotheses. The
 batches are a :class:`RecordedText`, and its ``scorer`` stores instead of translating.
@@ -30,7 +30,7 @@ KEY_TYPE = "model_output"
 
 
 class RecordedText:
-    """The batches of a text that are still missing in its datastore. It ends the command when they are through.
+    """The batches of a text that are missing in its datastore; it ends the command when they are through.
 
     Rows are in the order of ``sentences``, and in a sentence from left to right: they do not depend on the
     size of batches, and each shard has a range of its own.
@@ -114,7 +114,7 @@ class RecordedText:
             logger.warning(f"TRIME: continuing {name} at row {sink.resume_row:,} of {end:,}")
         else:
             logger.info(f"TRIME: writing rows {begin:,} to {end:,} to {name}")
-        self._done = f"TRIME: {end - begin:,} keys, rows {begin:,} to {end:,}, are in {name}"
+        self._done = f"TRIME: rows {begin:,} to {end:,} are in {name}, one for each target token"
         recorder = KeyRecorder(BackgroundSink(sink, row), 0, end - row)
         self.scorer = RecordingScorer(recorder, self._dataset, self.sentences)
         epochs = iterators.EpochBatchIterator(
