@@ -2,8 +2,9 @@
 
     OMP_WAIT_POLICY=PASSIVE python benchmarks/translation.py [--keys 250000 --k 8 32 ...]
 
-The model is that of the tests. The datastore is made up: the keys of the tests' datastore, again and again
-with noise. Every batch is translated in turn without memory and with each index and k.
+The model is that of the tests, or one of the paper's shape with random weights. The datastore is made up: the
+keys of the tests' datastore, or random ones, again and again with noise. Every batch is translated in turn
+without memory and with each index and k.
 """
 
 import argparse
@@ -34,7 +35,10 @@ from trime_fairseq.generation import LAMBDA_TYPES, Mixture, ModelMemory, attach_
 
 OUT = common.ROOT / "benchmarks" / "out" / "translation"
 MT = common.REFERENCE / "mt"
-CHECKPOINT, WIDTH = MT / "checkpoint" / "checkpoint_best.pt", 64
+CHECKPOINT = MT / "checkpoint" / "checkpoint_best.pt"
+# Of the keys of each shape.
+WIDTHS = {"reference": 64, "iwslt14": 512}
+IWSLT14 = "--arch transformer_iwslt_de_en --share-decoder-input-output-embed --decoder-normalize-before"
 # Of a key's own spread in each dimension.
 NOISE = 0.3
 
@@ -49,6 +53,7 @@ PARTS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--shape", choices=WIDTHS, default="reference")
     parser.add_argument("--subset", default="valid")
     parser.add_argument("--keys", type=int, default=250_000)
     parser.add_argument(
@@ -73,21 +78,27 @@ def main() -> None:
 
 def make_store(args: argparse.Namespace) -> None:
     """Writes the made-up keys and their tokens."""
-    keys = np.fromfile(MT / "datastore" / "keys.npy", dtype=np.float16).reshape(-1, WIDTH).astype(np.float32)
     values = np.fromfile(MT / "datastore" / "vals.npy", dtype=np.int64)
     draw = np.random.default_rng(1)
+    width = WIDTHS[args.shape]
+    if args.shape == "reference":
+        stored = np.fromfile(MT / "datastore" / "keys.npy", dtype=np.float16)
+        keys = stored.reshape(-1, width).astype(np.float32)
+    else:
+        keys = draw.standard_normal((len(values), width), dtype=np.float32)
     rows = draw.integers(0, len(keys), args.keys)
-    noise = draw.standard_normal((args.keys, WIDTH), dtype=np.float32)
+    noise = draw.standard_normal((args.keys, width), dtype=np.float32)
     (keys[rows] + NOISE * keys.std(axis=0) * noise).astype(np.float16).tofile(OUT / "store-fp16_keys.npy")
     values[rows].tofile(OUT / "store_vals.npy")
 
 
 def build(args: argparse.Namespace, factory: str) -> str:
     """The index of the made-up datastore; one of an earlier run is the same."""
-    name = OUT / f"{args.keys}-{factory}"
+    name = OUT / f"{args.shape}-{args.keys}-{factory}"
     if not Path(f"{name}.{args.dist}").exists():
         words = ["--dstore_mmap", str(OUT / "store"), "--dstore_size", str(args.keys), "--dstore_fp16"]
-        words += ["--dimension", str(WIDTH), "--faiss_index", str(name), "--dist", args.dist]
+        words += ["--dimension", str(WIDTHS[args.shape]), "--faiss_index", str(name), "--dist", args.dist]
+        words += ["--num_training_keys", "40000"] if args.shape != "reference" else []
         if build_index.main([*words, "--factory", factory]):
             sys.exit("the index was not built")
     return f"{name}.{args.dist}"
@@ -107,7 +118,14 @@ def load(args: argparse.Namespace) -> tuple[Any, Any, Any, list[Any]]:
     parsed = options.parse_args_and_arch(options.get_generation_parser(), words)
     config = convert_namespace_to_omegaconf(parsed)
     task = tasks.setup_task(config.task)
-    (model,), _ = checkpoint_utils.load_model_ensemble([str(CHECKPOINT)], task=task)
+    if args.shape == "reference":
+        (model,), _ = checkpoint_utils.load_model_ensemble([str(CHECKPOINT)], task=task)
+    else:
+        torch.manual_seed(1)
+        shape = options.parse_args_and_arch(
+            options.get_training_parser(), [str(MT / "data"), *IWSLT14.split()]
+        )
+        model = task.build_model(convert_namespace_to_omegaconf(shape).model).eval()
     if torch.cuda.is_available():
         model.cuda()
     model.prepare_for_inference_(config)
@@ -204,11 +222,11 @@ def measure(args: argparse.Namespace) -> None:
         rows.append((name, f"{speed:,.0f}", f"{speed / plain:.2f}", f"{step:.2f}", *shares))
     sentences = sum(len(sample["id"]) for sample in samples)
     title = (
-        f"Translation of {sentences} sentences, beam {args.beam}, {args.keys:,} keys, {args.dist}, "
-        f"{args.lambda_type}"
+        f"Translation of {sentences} sentences, model {args.shape}, beam {args.beam}, {args.keys:,} keys, "
+        f"{args.dist}, {args.lambda_type}"
     )
     header = ("memory", "tokens/s", "ratio", "ms a step", *PARTS)
-    common.report(title, header, rows, "translation")
+    common.report(title, header, rows, f"translation-{args.shape}")
 
 
 def profile(name: str, work: Callable[[], Any], model: Any, memory: Memory) -> None:

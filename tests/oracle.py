@@ -30,6 +30,22 @@ def memory_lse(queries, keys, query_targets, key_tokens, sees, scale):
     return every, positive
 
 
+def nearest_lse(queries, keys, query_targets, key_tokens, sees, scale, topk, metric):
+    """:func:`memory_lse` over the ``topk`` most similar visible keys (None: all)."""
+    every: list[float] = []
+    positive: list[float] = []
+    for i, query in enumerate(queries):
+        scores = []
+        for j, key in enumerate(keys):
+            if sees(i, j):
+                distance = sum((q - k) ** 2 for q, k in zip(query, key))
+                scores.append((similarity(query, key, scale) if metric == "ip" else -scale * distance, j))
+        chosen = sorted(scores, reverse=True)[:topk]
+        every.append(log_add([s for s, _ in chosen]))
+        positive.append(log_add([s for s, j in chosen if key_tokens[j] == query_targets[i]]))
+    return every, positive
+
+
 def trime_probability(logits, target, scores, tokens):
     """P(target | c) over token logits and memory scores, by its definition."""
     total = sum(math.exp(logit) for logit in logits) + sum(math.exp(score) for score in scores)

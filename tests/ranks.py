@@ -9,13 +9,18 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from tests import recorded
+from tests import recorded, recorded_translation
 from trime_fairseq.memory import Visibility, memory_lse, start_gather
 
 
 def published(folder, cases, rank):
     for name in cases:
         torch.save(recorded.play(name, rank), folder / f"{name}.{rank}.pt")
+
+
+def published_translation(folder, cases, rank):
+    for name in cases:
+        torch.save(recorded_translation.play(name, rank), folder / f"{name}.{rank}.pt")
 
 
 def shared_gradient(folder, cases, rank):

@@ -49,8 +49,7 @@ def published_steps(batches, ranks, seed, epoch):
     """By step, the batches of the ranks: groups shuffled as units."""
     groups = [batches[first : first + ranks] for first in range(0, len(batches), ranks)]
     groups[-1] = groups[-1] + [[]] * (ranks - len(groups[-1]))
-    np.random.seed(seed + epoch)  # noqa: NPY002
-    np.random.shuffle(groups)  # noqa: NPY002
+    np.random.RandomState(seed + epoch).shuffle(groups)
     return groups
 
 

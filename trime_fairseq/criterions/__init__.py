@@ -13,12 +13,16 @@ tokens of its segment::
 """
 
 from .base import Memory, PendingMemory, TrimeCriterion, TrimeCriterionConfig
+from .joint import JointCriterion, WarmUpConfig
 from .shared_memory import SharedMemoryConfig, SharedMemoryCriterion
 from .trime_ext_loss import TrimeExtConfig, TrimeExtLoss
 from .trime_long_loss import TrimeLongLoss, TrimeLongLossSameDevice
 from .trime_loss import TrimeLoss
+from .trime_mt_loss import TrimeMtConfig, TrimeMtLoss
 
 __all__ = [
+    "WarmUpConfig",
+    "JointCriterion",
     "Memory",
     "PendingMemory",
     "SharedMemoryConfig",
@@ -30,4 +34,6 @@ __all__ = [
     "TrimeLongLoss",
     "TrimeLongLossSameDevice",
     "TrimeLoss",
+    "TrimeMtConfig",
+    "TrimeMtLoss",
 ]

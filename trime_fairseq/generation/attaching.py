@@ -42,7 +42,9 @@ def attach_memories(
             f"--dstore-filename names {len(stores)} datastores for {len(models)} models of --path: give one "
             "for each, in the same order, as D1:D2 (the same twice if the models share it)"
         )
-    paths = utils.split_paths(config.path) if config.path else [None] * len(models)
+    paths: list[str | None] = utils.split_paths(config.path) if config.path else []
+    if len(paths) != len(models):  # of a program that loads models by itself
+        paths = [None] * len(models)
     for model, path, (store, index) in zip(models, paths, stores, strict=True):
         memory = ModelMemory.of(model) or _attach(model, path, store, index, config, dictionary, language)
         memory.divided_by = divided_by

@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from fairseq.data import iterators
+from fairseq.data import Dictionary, iterators
 from numpy.typing import NDArray
 
+from ..data.pair_files import PairFiles
 from ..data.text_order import contiguous_shard
 from ..datastore import BackgroundSink, Manifest, RowSink
 from ..evaluation.recorder import KeyRecorder, RowRanges
 from ..evaluation.result import Shard
-from ..files import text_hash
+from ..files import file_hash, symbols_hash, text_hash
 from ..models.output import run_decoder
 from ..models.representation import RepresentationTap, key_dimension
+from .config import TranslationMemoryConfig
 from .memory import check_decoder
 
 logger = logging.getLogger(__name__)
@@ -212,17 +214,51 @@ def recorded_dimension(model: Any, path: str | None) -> int:
         raise ValueError(f"--save-knnlm-dstore: --path {path}: {error}") from None
 
 
-def recorded_manifest(text: RecordedText, **made_from: Any) -> Manifest:
-    """What will be in the datastore of a text.
+def record_text(
+    config: TranslationMemoryConfig,
+    dataset: Any,
+    batches: Sequence[NDArray[np.int64]],
+    dimension: int,
+    dictionary: Dictionary,
+    files: PairFiles,
+    build_sink: Callable[[Manifest, int, int, Shard], RowSink],
+    *,
+    num_workers: int = 0,
+    buffer_size: int = 0,
+) -> RecordedText:
+    """The text whose datastore the flags ask for, with the datastore open.
 
     Args:
-        made_from: dimension, key_dtype, hashes of model, dictionary and text, ...
+        config: checked, with ``save_knnlm_dstore``.
+        dataset, batches: of the whole text, see :class:`RecordedText`.
+        dimension: of the keys.
+        dictionary: of the target language.
+        files: of the text.
+        build_sink: takes the rows [begin, end) of a shard.
+        num_workers, buffer_size: of fairseq's iterator.
+
+    Raises:
+        ValueError: if there is nothing to store.
+        DatastoreError: for a datastore that cannot be written or continued.
     """
-    return Manifest(
+    shard = Shard(config.num_shards, config.shard_id)
+    text = RecordedText(dataset, batches, shard, config.dstore_size)
+    manifest = Manifest(
         rows=text.rows,
+        dimension=dimension,
+        key_dtype="float16" if config.dstore_fp16 else "float32",
         keys_stored=True,
         key_type=KEY_TYPE,
+        dictionary_hash=symbols_hash(dictionary.symbols),
+        checkpoint=config.path,
+        checkpoint_hash=file_hash(config.path),
+        data_hash=files.pair_hash(),
+        subset=files.subset,
+        languages=f"{files.source}-{files.target}",
         sentences=len(text.sentences),
         sentences_hash=text.content_hash(),
-        **made_from,
+        num_shards=shard.count,
     )
+    name = str(config.dstore_mmap)
+    text.write_to(name, lambda begin, end: build_sink(manifest, begin, end, shard), num_workers, buffer_size)
+    return text

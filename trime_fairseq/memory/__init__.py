@@ -11,10 +11,12 @@ A training step: :class:`Visibility` says which keys each query sees, :func:`mem
     loss = -trime_log_prob(token_lse, target_logit, all_lse, positive_lse).mean()
 """
 
-from .gather import Gathered, PendingGather, start_gather
+from .gather import Gathered, PendingCounts, PendingGather, start_counts, start_gather
 from .interpolation import Weighted, interpolate, remaining_weight
+from .joint_loss import linear_joint_loss
 from .long_term import LongTermMemory
 from .lse import IMPLEMENTATIONS, memory_lse
+from .nearest import METRICS, nearest_lse
 from .neighbors import neighbor_lse
 from .objective import memory_mass, positive_share, similarity_scale, trime_log_prob
 from .scales import memory_lse_at_scales
@@ -25,20 +27,25 @@ __all__ = [
     "IMPLEMENTATIONS",
     "Gathered",
     "LongTermMemory",
+    "METRICS",
+    "PendingCounts",
     "PendingGather",
     "Visibility",
     "Weighted",
     "adaptive_token_scores",
     "interpolate",
+    "linear_joint_loss",
     "linear_token_scores",
     "memory_lse",
     "memory_lse_at_scales",
     "memory_mass",
+    "nearest_lse",
     "neighbor_lse",
     "plain_token_scores",
     "positive_share",
     "remaining_weight",
     "similarity_scale",
+    "start_counts",
     "start_gather",
     "trime_log_prob",
 ]

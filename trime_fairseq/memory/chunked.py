@@ -60,8 +60,7 @@ def tile_scores(inputs: LseInputs, tile: Tile) -> tuple[Tensor, Tensor]:
     row, column = tile.row, tile.column
     similarity = similarities(inputs.queries[row], inputs.keys[column], inputs.scale)
     if tile.masked:
-        hidden = inputs.visibility.hidden(row[1], column[1], similarity.device)
-        similarity.masked_fill_(hidden, -math.inf)
+        inputs.visibility.hide(similarity, row[1], column[1])
     positive = inputs.key_tokens[column].unsqueeze(1) == inputs.query_targets[row].unsqueeze(-1)
     return similarity, positive
 

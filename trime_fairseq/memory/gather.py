@@ -1,4 +1,4 @@
-"""Keys and tokens of a group of devices, in one collective per step."""
+"""Keys and tokens of a group of devices, in one collective per step; and their numbers, in another."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -53,6 +53,63 @@ class PendingGather:
         )
         own = (begin, begin + self.counts[self.member])
         return Gathered(keys, tokens, own if self.gradient_group is None else None)
+
+
+@dataclass(frozen=True)
+class PendingCounts:
+    """Numbers of keys that travel between all ranks; :meth:`wait` gives them.
+
+    Attributes:
+        everyone: the buffer that fills, int64 [ranks, 1].
+        work: of ``torch.distributed``; None where there is one rank.
+    """
+
+    everyone: Tensor
+    work: Any = None
+
+    def wait(self) -> tuple[int, ...]:
+        """The numbers of all ranks, in their order."""
+        if self.work is not None and self.everyone.is_cuda:
+            # On a stream of its own, the host waits for these numbers alone, and not for the model.
+            stream = _copies(self.everyone.device)
+            with torch.cuda.stream(stream):
+                self.work.wait()
+                host = torch.empty(self.everyone.shape, dtype=torch.int64, pin_memory=True)
+                host.copy_(self.everyone, non_blocking=True)
+            self.everyone.record_stream(stream)
+            stream.synchronize()
+            return tuple(host.flatten().tolist())
+        if self.work is not None:
+            self.work.wait()
+        return tuple(self.everyone.flatten().tolist())
+
+
+def start_counts(count: int, device: torch.device) -> PendingCounts:
+    """Starts to tell all ranks how many keys this one has, where batches are not planned.
+
+    Start before the model runs; the answer of :meth:`PendingCounts.wait` is what :func:`start_gather` takes::
+
+        pending = start_counts(len(tokens), device)
+        ...
+        counts = pending.wait()
+
+    Args:
+        count: of this rank; 0 is allowed.
+        device: where the keys are.
+    """
+    if world_size() == 1:
+        return PendingCounts(torch.tensor([[count]]))
+    # Other backends than NCCL send what lies in the memory of the host.
+    place = device if dist.get_backend() == "nccl" else torch.device("cpu")
+    local = torch.full((1,), count, dtype=torch.int64, device=place)
+    everyone = local.new_empty(world_size(), 1)
+    return PendingCounts(everyone, dist.all_gather(list(everyone.unbind(0)), local, async_op=True))
+
+
+@cache
+def _copies(device: torch.device) -> Any:
+    """A stream for numbers that the host waits for."""
+    return torch.cuda.Stream(device)
 
 
 def start_gather(

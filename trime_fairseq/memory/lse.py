@@ -61,7 +61,9 @@ def memory_lse(
     Raises:
         ValueError: if shapes or dtypes do not fit, or ``impl`` is unknown or not installed.
     """
-    _check(queries, keys, query_targets, key_tokens, visibility, key_grad, impl)
+    if impl not in IMPLEMENTATIONS:
+        raise ValueError(f"unknown impl {impl!r}: one of {', '.join(IMPLEMENTATIONS)}")
+    check_inputs(queries, keys, query_targets, key_tokens, visibility, key_grad)
     inputs = LseInputs(
         queries, keys, query_targets, key_tokens, visibility, scale, key_grad or (0, keys.size(0)), tile
     )
@@ -97,17 +99,15 @@ def _triton() -> ModuleType:
     return triton_lse
 
 
-def _check(
+def check_inputs(
     queries: Tensor,
     keys: Tensor,
     query_targets: Tensor,
     key_tokens: Tensor,
     visibility: Visibility,
     key_grad: tuple[int, int] | None,
-    impl: str,
 ) -> None:
-    if impl not in IMPLEMENTATIONS:
-        raise ValueError(f"unknown impl {impl!r}: one of {', '.join(IMPLEMENTATIONS)}")
+    """Raises ValueError if these arguments of :func:`memory_lse` do not fit each other."""
     if queries.dim() != 2 or keys.dim() != 2 or queries.size(1) != keys.size(1):
         raise ValueError(
             f"queries [N, d] and keys [M, d] expected, got {tuple(queries.shape)} and {tuple(keys.shape)}"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 # Twice of it, the sum of two gradients, is still a number in float16.
-_LARGEST = 2.0**14
+LARGEST_GRADIENT = 2.0**14
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -62,7 +62,11 @@ def relative_to_largest(*grads: Tensor) -> tuple[list[Tensor], Tensor | float]:
     probabilities would vanish. The unit stays on the device.
     """
     rows = torch.stack(grads)
-    unit = (rows.abs().amax() / _LARGEST).clamp_min(torch.finfo(rows.dtype).tiny) if rows.numel() else 1.0
+    unit = (
+        (rows.abs().amax() / LARGEST_GRADIENT).clamp_min(torch.finfo(rows.dtype).tiny)
+        if rows.numel()
+        else 1.0
+    )
     return list((rows / unit).unbind()), unit
 
 

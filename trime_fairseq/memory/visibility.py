@@ -1,8 +1,12 @@
 """Which keys each query may see, as four integers per query instead of an N x M mask."""
 
-from functools import lru_cache
+import math
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .numerics import to_device
@@ -10,6 +14,9 @@ from .tiling import Tile, cut_into_blocks, share_between_parts
 
 # Masks up to this size are kept: the mask of a short segment costs as much as its similarities.
 _KEPT_MASK = 2**17
+
+# On a CPU, intervals are filled instead of masks made where at least so many queries in a row share them.
+_SHARED_BY = 8
 
 
 class Visibility:
@@ -97,6 +104,14 @@ class Visibility:
         return Visibility(begin.repeat_interleave(counts), end.repeat_interleave(counts))
 
     @staticmethod
+    def all_but(intervals: Sequence[tuple[int, int, int]], total: int) -> "Visibility":
+        """Groups of queries, each with the keys that it does not see, of ``total``: ``(begin, end, number of
+        queries)`` per group (``trime_mt_loss``: the tokens of other sentences)."""
+        begin, end, counts = torch.tensor(intervals, dtype=torch.int64).reshape(-1, 3).t()
+        begin, end = begin.repeat_interleave(counts), end.repeat_interleave(counts)
+        return Visibility(torch.zeros_like(begin), torch.full_like(begin, total), begin, end)
+
+    @staticmethod
     @lru_cache(maxsize=16)
     def consecutive(width: int, lengths: tuple[int, ...], before: int) -> "Visibility":
         """Each token sees all tokens before it in the text (``trime_long_loss``).
@@ -138,6 +153,37 @@ class Visibility:
         if device not in self._on_device:
             self._on_device[device] = to_device(self._rows.int(), device)
         return self._on_device[device]
+
+    def hide(self, similarity: Tensor, queries: slice, keys: slice) -> None:
+        """Sets what a query of a tile may not see to -inf, in its similarities [parts, queries, keys]."""
+        runs = self._runs_of(queries)
+        if similarity.device.type != "cpu" or len(runs) * _SHARED_BY > queries.stop - queries.start:
+            similarity.masked_fill_(self.hidden(queries, keys, similarity.device), -math.inf)
+            return
+        # A mask of a tile costs a tenth of its similarities.
+        width = keys.stop - keys.start
+        for first, last, *row in runs:
+            begin, end, *skip = (min(max(place - keys.start, 0), width) for place in row)
+            for hidden in (slice(0, begin), slice(end, width), slice(*skip)):
+                similarity[:, first - queries.start : last - queries.start, hidden] = -math.inf
+
+    @cached_property
+    def _runs(self) -> NDArray[np.int64]:
+        """Consecutive queries that see the same: the first, the one after the last, their row; [runs, 6]."""
+        rows = self._rows.numpy()
+        differs = np.ones(rows.shape[1], dtype=bool)
+        differs[1:] = (rows[:, 1:] != rows[:, :-1]).any(0)
+        first = np.flatnonzero(differs)
+        last = np.append(first, rows.shape[1])[1:]
+        return np.stack([first, last, *rows[:, first]], axis=1)
+
+    def _runs_of(self, queries: slice) -> list[list[int]]:
+        """Those of a tile."""
+        first, last = self._runs[:, 0], self._runs[:, 1]
+        runs = self._runs[(first < queries.stop) & (last > queries.start)]
+        runs[:, :2] = runs[:, :2].clip(queries.start, queries.stop)
+        found: list[list[int]] = runs.tolist()
+        return found
 
     def hidden(self, queries: slice, keys: slice, device: torch.device) -> Tensor:
         """True where a query of a tile may not see a key: bool [queries, keys], the same for all parts."""

@@ -3,11 +3,22 @@
 from typing import Any
 
 import numpy as np
+import torch
 from fairseq.models.transformer import TransformerDecoderBase
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..memory import adaptive_token_scores, linear_token_scores, plain_token_scores
+from ..memory import (
+    adaptive_token_scores,
+    linear_joint_loss,
+    linear_token_scores,
+    plain_token_scores,
+    trime_log_prob,
+)
+from ..memory.numerics import accumulation_dtype
+
+# Tokens whose logits are held at a time where only the best one of each is asked for.
+_ROWS = 1024
 
 
 def run_decoder(model: Any, net_input: dict[str, Any]) -> tuple[Tensor, bool]:
@@ -50,6 +61,54 @@ def token_scores(
     if projection is None:
         return plain_token_scores(decoder.output_layer(output), target)
     return linear_token_scores(output, projection.weight, projection.bias, target)
+
+
+def joint_loss(
+    decoder: Any,
+    output: Tensor,
+    is_features: bool,
+    target: Tensor,
+    lses: tuple[Tensor, Tensor] | None,
+    summed: bool = True,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss over tokens and memories, and a and b of the objective, of a decoder without adaptive softmax.
+
+    Args:
+        decoder, output, is_features, target: as of :func:`token_scores`.
+        lses: A and P of the objective, [N] each; None: without memories, which is cross-entropy.
+        summed: one loss, or one per token.
+
+    Returns:
+        The loss in nats, [] or [N]; a and b, [N]. Gradients go through the loss.
+    """
+    if lses is None:
+        nothing = output.new_full((len(output),), -torch.inf, dtype=accumulation_dtype(output.dtype))
+        lses = nothing, nothing
+    projection = _linear_projection(decoder) if is_features else None
+    if summed and projection is not None:
+        return linear_joint_loss(output, projection.weight, projection.bias, target, *lses)
+    token_lse, target_logit = token_scores(decoder, output, is_features, target)
+    loss = -trime_log_prob(token_lse, target_logit, *lses)
+    return loss.sum() if summed else loss, token_lse, target_logit
+
+
+def count_correct(decoder: Any, output: Tensor, is_features: bool, target: Tensor) -> Tensor:
+    """How many targets have the largest logit, int64 [] on the device. Arguments as of :func:`joint_loss`."""
+    correct = torch.zeros((), dtype=torch.int64, device=target.device)
+    with torch.no_grad():
+        for part, column in zip(output.split(_ROWS), target.split(_ROWS)):
+            logits = decoder.output_layer(part) if is_features else part
+            correct += (logits.argmax(-1) == column).sum()
+    return correct
+
+
+def refuse_adaptive_softmax(decoder: Any) -> None:
+    """Raises ValueError, naming the flags, for a decoder with an adaptive softmax."""
+    if getattr(decoder, "adaptive_softmax", None) is not None:
+        raise ValueError(
+            "--adaptive-softmax-cutoff, given or set by --arch: trime_mt_loss cannot train a model with an "
+            "adaptive softmax: leave it out, or take an --arch without it"
+        )
 
 
 def _linear_projection(decoder: Any) -> nn.Linear | None:

@@ -32,5 +32,6 @@ def passing_flags(task: str) -> dict[str, Any]:
 
 
 def _defaults(config: type[Any]) -> dict[str, Any]:
-    """Without what only repeats a value of another group."""
-    return {field.name: field.default for field in fields(config) if not str(field.default).startswith("${")}
+    """Without what only repeats a value of another group, and without fairseq's name of the task."""
+    flags = {field.name: field.default for field in fields(config) if field.name != "_name"}
+    return {name: default for name, default in flags.items() if not str(default).startswith("${")}

@@ -9,7 +9,7 @@ from fairseq.tasks import FairseqTask, register_task
 from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationTask
 from omegaconf import DictConfig
 
-from ..criterions.base import TrimeCriterion
+from ..criterions.joint import JointCriterion
 from ..data.pair_files import PairFiles
 from ..data.pairs import load_pairs
 from ..data.provenance import data_folders
@@ -20,9 +20,8 @@ from ..datastore.layout import folder_prefix
 from ..evaluation.config import part_of
 from ..evaluation.datastore_config import flags_named
 from ..evaluation.result import Shard
-from ..files import file_hash, symbols_hash
 from ..generation import TranslationMemoryConfig, attach_memories
-from ..generation.recording import RecordedText, recorded_dimension, recorded_manifest
+from ..generation.recording import RecordedText, record_text, recorded_dimension
 from ..models.checkpoints import architecture, refuse_other_dictionary
 from ..models.guard import compare_with
 from .checks import is_command, read_dictionary, refuse_memories
@@ -76,9 +75,8 @@ class TrimeTranslationTask(TranslationTask):
                 "of fairseq-generate and fairseq-interactive; a model in training has no datastore"
             )
         config.check()
-        if is_command("train"):
-            if isinstance(cfg, DictConfig):
-                check_training_flags(cast(DictConfig, cfg._get_root()))
+        if is_command("train") and isinstance(cfg, DictConfig):
+            check_training_flags(cast(DictConfig, cfg._get_root()))
         task: TrimeTranslationTask = super().setup_task(cfg, **kwargs)
         task._validates_only |= bool(kwargs.get("from_checkpoint"))
         if cfg.output_segments_to_file:
@@ -191,7 +189,7 @@ class TrimeTranslationTask(TranslationTask):
         # Only the trainer's iterator of training says how steps are shuffled.
         trains = dataset is self.datasets.get(self.cfg.train_subset) and "grouped_shuffling" in options
         group_size = options.get("num_shards", 1) if options.get("grouped_shuffling") else 1
-        gathers = isinstance(self._criterion, TrimeCriterion)
+        gathers = isinstance(self._criterion, JointCriterion)
         batches = self._batches.of(dataset, trains, group_size, gathers)
         if self.config.save_knnlm_dstore:
             # Sentences of equal length in their order, whatever the seed.
@@ -210,32 +208,20 @@ class TrimeTranslationTask(TranslationTask):
 
     def _record(self, dataset: Any, iterator: Callable[..., Any], *args: Any, **options: Any) -> RecordedText:
         """The batches of a text whose datastore is written, with the scorer that writes it."""
-        config, subset = self.config, self.config.gen_subset
         if options.pop("num_shards", 1) > 1:
             raise ValueError("--save-knnlm-dstore: pass --num-shards N --shard-id I for several processes")
-        shard = Shard(config.num_shards, config.shard_id)
-        batches = iterator(*args, **{**options, "shard_id": 0}).frozen_batches
-        text = RecordedText(dataset, batches, shard, config.dstore_size)
-        manifest = recorded_manifest(
-            text,
-            dimension=self._key_dimension,
-            key_dtype="float16" if config.dstore_fp16 else "float32",
-            dictionary_hash=symbols_hash(self.tgt_dict.symbols),
-            checkpoint=config.path,
-            checkpoint_hash=file_hash(config.path),
-            data_hash=self._files(subset).pair_hash(),
-            subset=subset,
-            languages=f"{self.cfg.source_lang}-{self.cfg.target_lang}",
-            num_shards=shard.count,
+        self._recorded = record_text(
+            self.config,
+            dataset,
+            iterator(*args, **{**options, "shard_id": 0}).frozen_batches,
+            self._key_dimension,
+            self.tgt_dict,
+            self._files(self.config.gen_subset),
+            self.build_sink,
+            num_workers=options.get("num_workers", 0),
+            buffer_size=options.get("data_buffer_size", 0),
         )
-        text.write_to(
-            str(config.dstore_mmap),
-            lambda begin, end: self.build_sink(manifest, begin, end, shard),
-            options.get("num_workers", 0),
-            options.get("data_buffer_size", 0),
-        )
-        self._recorded = text
-        return text
+        return self._recorded
 
     def build_sink(self, manifest: Manifest, begin: int, end: int, shard: Shard) -> RowSink:
         """Where the rows [begin, end) of the datastore go that ``manifest`` describes."""
@@ -257,7 +243,7 @@ class TrimeTranslationTask(TranslationTask):
         ignore_grad: bool = False,
     ) -> Any:
         self.update_num = update_num
-        with no_batch_skipped(isinstance(criterion, TrimeCriterion)):
+        with no_batch_skipped(isinstance(criterion, JointCriterion)):
             return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
     def valid_step(self, sample: Any, model: Any, criterion: Any) -> Any:

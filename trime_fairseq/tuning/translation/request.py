@@ -69,7 +69,7 @@ def get_parser() -> argparse.ArgumentParser:
     ):
         help = f"values of {flag(name)} to try; by default {what}"
         parser.add_argument(grid_flag(name), nargs="+", metavar="VALUES", help=help)
-    parser.add_argument("--task", choices=["trime_translation"], help=argparse.SUPPRESS)
+    parser.add_argument("--task", choices=["trime_translation"], help="tunes a translation model")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     what = "settings of each form to decode; 0: go by the loss alone (%(default)s)"
     parser.add_argument("--decode", type=int, default=6, metavar="N", help=what)
