@@ -1,16 +1,17 @@
 """An experiment: a text, models that are trained alike, and the tables that compare them."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from checked import check_keys, mapping, number, words
+from checked import seeds as checked_seeds
+
 from trime_fairseq.files.yaml_file import read_yaml
 from trime_fairseq.flags.bounds import Bounds
 
 SUBSETS = ("train", "valid", "test")
-_POSITIVE, _SEED = Bounds(1, 10**9), Bounds(0, 2**32 - 1)
 _KEYS = ("threshold", "training", "save_every", "models", "index", "k", "evaluation", "comparisons")
 
 
@@ -119,19 +120,18 @@ def read_experiment(
         ValueError: naming file, key and fix.
     """
     content = read_yaml(path.read_text(encoding="utf-8"), str(path))
-    _check_keys(content, path, needed={"training", "models", "comparisons"}, known=_KEYS)
-    named = {key: _mapping(content[key], f"{path}: {key}") for key in ("models", "comparisons")}
+    check_keys(content, path, needed={"training", "models", "comparisons"}, known=_KEYS)
+    named = {key: mapping(content[key], f"{path}: {key}") for key in ("models", "comparisons")}
     models = {
-        name: _model(name, _words(flags, f"{path}: models: {name}"))
-        for name, flags in named["models"].items()
+        name: _model(name, words(flags, f"{path}: models: {name}")) for name, flags in named["models"].items()
     }
     found = {name: _table(path, name, entry, models) for name, entry in named["comparisons"].items()}
     for name in tables:
         if name not in found:
             raise ValueError(f"--tables {name}: {path} has {', '.join(found)}")
     if updates is not None:
-        _number(updates, "--updates")
-    _seeds(seeds, "--seeds")
+        number(updates, "--updates")
+    checked_seeds(seeds, "--seeds")
     chosen = [
         replace(table, seeds=tuple(seeds) or table.seeds, update=updates or table.update)
         for name, table in found.items()
@@ -139,62 +139,18 @@ def read_experiment(
     ]
     save_every = content.get("save_every")
     if save_every is not None:
-        _number(save_every, f"{path}: save_every")
-    _words(content.get("evaluation", ""), f"{path}: evaluation")
+        number(save_every, f"{path}: save_every")
+    words(content.get("evaluation", ""), f"{path}: evaluation")
     return Experiment(
-        threshold=_number(content.get("threshold", 3), f"{path}: threshold", Bounds(0)),
-        training=_words(content["training"], f"{path}: training"),
+        threshold=number(content.get("threshold", 3), f"{path}: threshold", Bounds(0)),
+        training=words(content["training"], f"{path}: training"),
         save_every=save_every if updates is None else None,
         models=models,
-        index=_words(content.get("index", ""), f"{path}: index"),
-        k=_number(content.get("k", 64), f"{path}: k"),
+        index=words(content.get("index", ""), f"{path}: index"),
+        k=number(content.get("k", 64), f"{path}: k"),
         evaluation=content.get("evaluation", ""),
         tables=tuple(chosen),
     )
-
-
-def _check_keys(content: Any, where: Any, needed: set[str], known: Sequence[str]) -> None:
-    if not isinstance(content, dict):
-        raise ValueError(f"{where}: needs the keys {', '.join(sorted(needed))}")
-    for key in sorted(needed - set(content)):
-        raise ValueError(f"{where}: the key {key} is missing")
-    for key in content:
-        if key not in known:
-            raise ValueError(f"{where}: {key}: no such key; there are {', '.join(known)}")
-
-
-def _mapping(content: Any, where: str) -> dict[str, Any]:
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise ValueError(f"{where}: needs names, each with what belongs to it")
-    return content
-
-
-def _words(flags: Any, where: str) -> tuple[str, ...]:
-    if not isinstance(flags, str):
-        raise ValueError(f"{where}: flags as one text, not {flags!r}")
-    try:
-        return tuple(shlex.split(flags))
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-
-
-def _number(value: Any, where: str, bounds: Bounds = _POSITIVE) -> int:
-    if type(value) is not int:
-        raise ValueError(f"{where} must be a whole number, not {value!r}")
-    problem = bounds.problem(value)
-    if problem:
-        raise ValueError(f"{where} {problem}")
-    return value
-
-
-def _seeds(values: Any, where: str) -> tuple[int, ...]:
-    if not isinstance(values, (list, tuple)):
-        raise ValueError(f"{where}: a list of whole numbers, such as [1, 2, 3], not {values!r}")
-    for value in values:
-        _number(value, where, _SEED)
-        if values.count(value) > 1:
-            raise ValueError(f"{where}: {value} is there {values.count(value)} times: leave one")
-    return tuple(values)
 
 
 def _model(name: str, words: tuple[str, ...]) -> Model:
@@ -203,12 +159,12 @@ def _model(name: str, words: tuple[str, ...]) -> Model:
 
 def _table(path: Path, name: str, entry: Any, models: Mapping[str, Model]) -> Table:
     where = f"{path}: comparisons: {name}"
-    _check_keys(entry, where, needed={"update", "rows"}, known=("update", "rows", "seeds", "evaluation"))
-    for model in _mapping(entry["rows"], f"{where}: rows"):
+    check_keys(entry, where, needed={"update", "rows"}, known=("update", "rows", "seeds", "evaluation"))
+    for model in mapping(entry["rows"], f"{where}: rows"):
         if model not in models:
             raise ValueError(f"{where}: {model} is not among the models: {', '.join(models)}")
-    seeds = _seeds(entry.get("seeds", (1,)), f"{where}: seeds")
+    seeds = checked_seeds(entry.get("seeds", (1,)), f"{where}: seeds")
     if not seeds:
         raise ValueError(f"{where}: seeds: none is there")
-    update = _number(entry["update"], f"{where}: update")
+    update = number(entry["update"], f"{where}: update")
     return Table(name, seeds, update, entry["rows"], entry.get("evaluation", {}))

@@ -1,44 +1,29 @@
 """The commands of an experiment: text, batches, trainings, datastores, comparisons. What is done stays."""
 
 import lzma
-import os
-import re
 import shutil
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from experiment import SUBSETS, Experiment, Model, Table
-
-ROOT = Path(__file__).resolve().parent.parent
-Job = tuple[str, Callable[[int], None]]
+from steps import ROOT, Steps, file_name
 
 
-@dataclass
-class Reproduction:
+@dataclass(kw_only=True)
+class Reproduction(Steps):
     """Runs the steps of an experiment.
 
     Args:
         experiment: what to do.
-        out: folder of everything that is made.
         text: prefix of the texts: ``text + "train.txt"`` or ``.txt.xz``, and so on.
-        jobs: trainings and datastores at a time.
-        gpus: numbers of the GPUs that they take in turn; none for the CPU.
-        dry_run: print the commands, and run none.
     """
 
     experiment: Experiment
-    out: Path
     text: str
-    jobs: int = 1
-    gpus: Sequence[str] = ()
-    dry_run: bool = False
 
     @property
     def data(self) -> Path:
@@ -54,7 +39,7 @@ class Reproduction:
         return self.out / "bm25" / "batches.json"
 
     def folder(self, model: Model, seed: int) -> Path:
-        return self.out / "models" / f"{re.sub(r'[^A-Za-z0-9_.=-]+', '-', model.name)}-seed{seed}"
+        return self.out / "models" / f"{file_name(model.name)}-seed{seed}"
 
     def run(self) -> None:
         """All steps, in order; trainings that need no similar batches begin first."""
@@ -62,9 +47,9 @@ class Reproduction:
         trainings = self.experiment.trainings()
         if any(model.similar_batches for model, _ in trainings):
             self.find_similar()
-        self._together([(f"train {m.name}, seed {s}", self._training(m, s)) for m, s in trainings])
+        self.together([(f"train {m.name}, seed {s}", self._training(m, s)) for m, s in trainings])
         stores = self.experiment.datastores()
-        self._together(
+        self.together(
             [(f"datastore of {m.name}, seed {s}, update {u}", self._datastore(m, s, u)) for m, s, u in stores]
         )
         for table in self.experiment.tables:
@@ -77,7 +62,7 @@ class Reproduction:
         for subset in SUBSETS:
             words += [f"--{subset}pref", self._plain_text(subset)]
         threshold = ("--thresholdsrc", self.experiment.threshold)
-        self._command(
+        self.command(
             "preprocess",
             None,
             "fairseq-preprocess",
@@ -106,7 +91,7 @@ class Reproduction:
         if self.batches.exists():
             return
         script = ROOT / "scripts" / "bm25_batches.sh"
-        self._command("bm25", None, "bash", script, self.data, self.experiment.segment, self.batches.parent)
+        self.command("bm25", None, "bash", script, self.data, self.experiment.segment, self.batches.parent)
 
     def _training(self, model: Model, seed: int) -> Callable[[int], None]:
         folder, experiment = self.folder(model, seed), self.experiment
@@ -118,7 +103,7 @@ class Reproduction:
                 return
             keep = ("--save-interval-updates", experiment.save_every) if experiment.save_every else ()
             flags = [word.replace("BATCHES", str(self.batches)) for word in model.flags]
-            self._command(
+            self.command(
                 f"train-{folder.name}",
                 slot,
                 *("fairseq-train", self.data, *self.task, *experiment.training),
@@ -138,9 +123,9 @@ class Reproduction:
             path = ("--path", self.checkpoint(model, seed, update))
             saving = ("--save-knnlm-dstore", "--dstore-mmap", prefix, "--dstore-fp16")
             what = (*path, "--gen-subset", "train", *saving, *self.experiment.evaluation.split())
-            self._command(f"datastore-{name}", slot, "fairseq-eval-lm", self.data, *self.task, *what)
+            self.command(f"datastore-{name}", slot, "fairseq-eval-lm", self.data, *self.task, *what)
             files = ("--dstore_mmap", prefix, "--faiss_index", index.with_suffix(""))
-            self._command(f"index-{name}", slot, "trime-build-index", *files, *self.experiment.index)
+            self.command(f"index-{name}", slot, "trime-build-index", *files, *self.experiment.index)
 
         return lambda slot: None if index.exists() else make(slot)
 
@@ -185,7 +170,7 @@ class Reproduction:
         path = self.out / f"{table.name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-        self._command(
+        self.command(
             f"compare-{table.name}", None, "trime-compare", path, "--output", folder, *self.task, show=True
         )
 
@@ -193,60 +178,3 @@ class Reproduction:
         prefix, index = self._store(model, seed, update)
         files = {"dstore_filename": str(prefix), "indexfile": str(index)}
         return {**files, "k": self.experiment.k, "no_load_keys": True}
-
-    def _together(self, jobs: list[Job]) -> None:
-        """Runs jobs side by side, and says how long the rest will take."""
-        begun, done = time.time(), 0
-        slots = list(range(self.jobs))
-
-        def work(job: Job) -> None:
-            nonlocal done
-            slot = slots.pop()
-            try:
-                job[1](slot)
-            finally:
-                slots.append(slot)
-            done += 1
-            left = (time.time() - begun) / done * (len(jobs) - done)
-            print(f"[{done}/{len(jobs)}] {job[0]}; about {left / 60:.0f} min left", flush=True)
-
-        with ThreadPoolExecutor(self.jobs) as pool:
-            results = [pool.submit(work, job) for job in jobs]
-            try:
-                for result in results:
-                    result.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-
-    def _command(self, name: str, slot: int | None, *command: Any, show: bool = False) -> None:
-        """Runs a command; its output goes to a log, and its table to the terminal if ``show``.
-
-        Args:
-            slot: which of the jobs that run side by side; None for a command that has the machine to itself.
-        """
-        words = [str(word) for word in command]
-        if self.dry_run:
-            print(" ".join(words))
-            return
-        log = self.out / "logs" / f"{name}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        gpu = self.gpus[(slot or 0) % len(self.gpus)] if self.gpus else ""
-        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "CUDA_VISIBLE_DEVICES": gpu}
-        # The commands of this Python's environment, activated or not.
-        environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        if not self.gpus and slot is not None:
-            environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.jobs))
-        print(f"      {name}: log in {log}", flush=True)
-        with log.open("w", encoding="utf-8") as file:
-            process = subprocess.run(
-                [shutil.which(words[0], path=environment["PATH"]) or words[0], *words[1:]],
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=environment,
-            )
-        lines = log.read_text(encoding="utf-8").splitlines()
-        if process.returncode:
-            sys.exit("\n".join([f"{words[0]} failed; the last lines of {log}:", *lines[-20:]]))
-        if show:
-            print("\n".join(["", *(line for line in lines if line.startswith("|")), ""]), flush=True)

@@ -46,7 +46,9 @@ def main() -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"reproduce: {error}")
     jobs = 1 if given.dry_run else given.jobs
-    reproduction = Reproduction(experiment, given.out, given.text, jobs, given.gpus, given.dry_run)
+    reproduction = Reproduction(
+        *(given.out, jobs, given.gpus, given.dry_run), experiment=experiment, text=given.text
+    )
     reproduction.run()
     print(f"\nAll in {given.out}; {(time.time() - started) / 60:.0f} min")
 

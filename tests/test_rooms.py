@@ -26,7 +26,11 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 LOOSE = {"__init__.py", "__main__.py", "distributed.py"}
 # The rooms of this floor work alone: none imports another, nothing up to here imports fairseq.
 ALONE = 1
-EVAL_LM, ITS_PLACE = "fairseq_cli.eval_lm", "evaluation/eval_lm.py"
+# The only files that touch commands of fairseq.
+COMMANDS = {
+    "fairseq_cli.eval_lm": "evaluation/eval_lm.py",
+    "fairseq_cli.generate": "generation/generate.py",
+}
 
 Sources = dict[str, str]
 Arrow = tuple[str, str]
@@ -51,8 +55,9 @@ def problems(sources: Sources) -> list[str]:
     for importer, imported in outside:
         if imported.split(".")[0] in ("fairseq", "fairseq_cli") and FLOOR.get(_room(importer), 9) <= ALONE:
             found.append(f"{importer} -> {imported}: {_room(importer)} works without fairseq")
-        if f"{imported}.".startswith(f"{EVAL_LM}.") and importer != ITS_PLACE:
-            found.append(f"{importer} -> {imported}: only {ITS_PLACE} touches it")
+        for command, place in COMMANDS.items():
+            if f"{imported}.".startswith(f"{command}.") and importer != place:
+                found.append(f"{importer} -> {imported}: only {place} touches it")
     if list(_imported("__init__.py", ast.parse(sources["__init__.py"]))):
         found.append("__init__.py: the front door imports nothing")
     rooms = {(_room(importer), _room(imported)) for importer, imported in inside}
@@ -137,14 +142,15 @@ def test_every_import_is_seen():
     inside, outside = _arrows(_sources())
     assert ("tasks/__init__.py", "criterions/__init__.py") in inside
     assert any(_room(a) == "criterions" and b == "memory/__init__.py" for a, b in inside)
-    assert any(a == ITS_PLACE and f"{b}.".startswith(f"{EVAL_LM}.") for a, b in outside)
+    for command, place in COMMANDS.items():
+        assert any(a == place and f"{b}.".startswith(f"{command}.") for a, b in outside)
     assert {_room(path) for path in _sources() if "/" in path} == set(FLOOR) - {"distributed"}
 
 
 def test_one_arrow_upwards_is_drawn_by_fairseqs_importer():
     """``evaluate()`` registers the package, ``tasks`` included, as fairseq does for ``--user-dir``."""
     found = {path for path, source in _sources().items() if "import_tasks" in source}
-    assert found == {"evaluation/eval_lm.py"}
+    assert found == {"evaluation/in_process.py"}
 
 
 HOUSE = {"__init__.py": "", "files/__init__.py": "", "memory/__init__.py": "", "datastore/__init__.py": ""}

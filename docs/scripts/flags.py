@@ -112,8 +112,9 @@ def command_sections() -> Iterator[str]:
     from trime_fairseq.cli import bm25, build_index, datastore
     from trime_fairseq.comparison import arguments
     from trime_fairseq.tuning import request
+    from trime_fairseq.tuning.translation import request as translation
 
-    for module in (request, arguments, build_index, datastore, bm25):
+    for module in (request, translation, arguments, build_index, datastore, bm25):
         parser = module.get_parser()
         yield f"### `{parser.prog}`\n\n{sentence(parser.description)}"
         subcommands = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]

@@ -9,7 +9,7 @@ from tests.commands import REFERENCE, ROOT, evaluate_here, evaluation_command, r
 from tests.commands import evaluate as evaluate_by_command
 from tests.played import PlayedTask
 from trime_fairseq.evaluation import EvaluationConfig, MemoryConfig, evaluate, run_eval_lm
-from trime_fairseq.evaluation.eval_lm import without_our_folder
+from trime_fairseq.evaluation.in_process import without_our_folder
 from trime_fairseq.files import PACKAGE
 
 CHECKPOINT = str(REFERENCE / "checkpoints" / "word-trime" / "checkpoint_best.pt")

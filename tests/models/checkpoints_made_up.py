@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from tests.commands import REFERENCE
 from tests.trusted import load_trusted
-from trime_fairseq.evaluation.eval_lm import register
+from trime_fairseq.evaluation.in_process import register
 
 PUBLISHED = REFERENCE / "checkpoints" / "word-trime" / "checkpoint_best.pt"
 

@@ -15,7 +15,7 @@ from tests.commands import REFERENCE, TASK, TINY, run
 from tests.models.checkpoints_made_up import PUBLISHED, new, old
 from tests.trusted import load_trusted
 from trime_fairseq.evaluation import evaluate
-from trime_fairseq.evaluation.eval_lm import register
+from trime_fairseq.evaluation.in_process import register
 from trime_fairseq.models.guard import compare_with
 from trime_fairseq.tasks.state import saved_state
 

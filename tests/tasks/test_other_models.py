@@ -6,7 +6,7 @@ import pytest
 
 from tests.commands import ROOT
 from trime_fairseq.evaluation import EvaluationConfig, evaluate
-from trime_fairseq.evaluation.eval_lm import register
+from trime_fairseq.evaluation.in_process import register
 
 FCONV = ["--arch", "fconv_lm", "--decoder-embed-dim", "16", "--decoder-layers", "[(16, 3)]"]
 LSTM = ["--arch", "lstm_lm", "--decoder-embed-dim", "16", "--decoder-hidden-size", "24"]

@@ -81,9 +81,9 @@ def test_flags_give_the_same_setting():
         LONG, softmax_temp=1.19, mode="li", cache_lmbda=0.25, knnlm=True, lmbda=0.5, interp_temp=3.36, k=7
     )
     words = flags_of(config)
-    from trime_fairseq.tuning.request import _given
+    from trime_fairseq.tuning.request import given_flags
 
-    given, rest = _given(MemoryConfig, words, ())
+    given, rest = given_flags(MemoryConfig, words, ())
     assert not rest
     assert replace(MemoryConfig(), **given) == config
     assert flags_of(MemoryConfig()) == []

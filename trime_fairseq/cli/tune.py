@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from .flags import log_to_stdout, run
+from .flags import log_to_stdout, run, task_of
 
 PROGRAM = "trime-tune"
 
@@ -14,10 +14,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         # Not with this module: where fairseq is missing, run() says so in one line.
-        from .tuning import tune_command
+        if task_of(arguments) == "trime_translation":
+            from .tuning_translation import tune_translation as tune
+        else:
+            from .tuning import tune_command as tune
 
         log_to_stdout()
-        tune_command(arguments)
+        tune(arguments)
         return 0
 
     return run(PROGRAM, command)

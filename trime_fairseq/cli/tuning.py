@@ -26,11 +26,7 @@ def tune_command(arguments: Sequence[str]) -> None:
     request = read_request(arguments)
     for name in ("tuning.json", "tuning.png") if request.output else ():
         check_writable("--output", os.path.join(request.output or "", name))
-    if request.subset.startswith("test"):
-        logger.warning(
-            f"TRIME: --gen-subset {request.subset}: settings that were chosen on the test set say nothing "
-            "about other text; leave it out to tune on valid"
-        )
+    warn_of_test(request.subset)
     logger.info("TRIME: one pass of the model; the losses it logs are those without memory")
     words = [*request.others, "--gen-subset", request.subset]
     words += ["--user-dir", request.user_dir] if request.user_dir else []
@@ -46,6 +42,15 @@ def tune_command(arguments: Sequence[str]) -> None:
         found_there = content(request, tuned, evaluation.as_json(), command)
         _write(request.output, "tuning.json", lambda path: write_json(path, found_there))
         _write(request.output, "tuning.png", lambda path: draw(tuned, path))
+
+
+def warn_of_test(subset: str) -> None:
+    """Says so where ``--gen-subset`` is a test set."""
+    if subset.startswith("test"):
+        logger.warning(
+            f"TRIME: --gen-subset {subset}: settings that were chosen on the test set say nothing "
+            "about other text; leave it out to tune on valid"
+        )
 
 
 def _write(folder: str, name: str, write: Callable[[str], object]) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from .. import __version__
 from ..data.provenance import data_folders, text_files_hash
 from ..evaluation import MemoryConfig
-from ..evaluation.eval_lm import without_our_folder
+from ..evaluation.in_process import without_our_folder
 from ..files import file_hash
 from .evaluation_flags import key_settings, store_files
 from .kept import Identity

@@ -8,7 +8,8 @@ import_fairseq()
 # isort: on
 from .config import EvaluationConfig, MemoryConfig  # noqa: E402
 from .datastore_config import DatastoreConfig  # noqa: E402
-from .eval_lm import evaluate, register, run_eval_lm  # noqa: E402
+from .eval_lm import evaluate, run_eval_lm  # noqa: E402
+from .in_process import register  # noqa: E402
 from .result import EvaluationResult  # noqa: E402
 from .scorer import MemoryScorer, ScorerParts  # noqa: E402
 

@@ -1,19 +1,15 @@
 """Runs stock ``fairseq-eval-lm`` in this process: :func:`evaluate`, and with a task of one's own."""
 
-import contextlib
-import io
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
 from fairseq import options
-from fairseq.tasks import TASK_REGISTRY, import_tasks
+from fairseq.tasks import TASK_REGISTRY
 
-from ..files import PACKAGE
 from ..flags import flag
 from .config import EvaluationConfig, MemoryConfig
+from .in_process import command, one_process, parse, register
 from .result import EvaluationResult
 from .run import EvaluationRun
 
@@ -63,83 +59,25 @@ def run_eval_lm(arguments: Sequence[str], task: type[Any] | None = None) -> Eval
         ValueError: for input that cannot be evaluated, for wrong flags, and for another ``--task``.
         OSError: for a file that is not there.
     """
-    words = _one_process(arguments)
+    words = one_process(arguments, TASK)
     register()
     from fairseq_cli import eval_lm
 
     runs: list[EvaluationRun] = []
-    before = TASK_REGISTRY[TASK]
 
-    class ObservedTask(task or before):  # type: ignore[misc]
+    class ObservedTask(task or TASK_REGISTRY[TASK]):  # type: ignore[misc]
         def eval_lm_dataloader(self, *args: Any, **options: Any) -> EvaluationRun:
             runs.append(super().eval_lm_dataloader(*args, **options))
             return runs[-1]
 
-    argv, sys.argv = sys.argv, ["fairseq-eval-lm", *words]
-    TASK_REGISTRY[TASK] = ObservedTask
-    try:
-        _check_flags(words)
-        eval_lm.cli_main()
-    except SystemExit:
-        # Where nothing was left to evaluate, there is nothing for fairseq to print.
-        if not runs or runs[0].result is None:
-            raise
-    finally:
-        TASK_REGISTRY[TASK] = before
-        sys.argv = argv
+    with command("fairseq-eval-lm", words, TASK, ObservedTask):
+        parse(options.get_eval_lm_parser(), words)
+        try:
+            eval_lm.cli_main()
+        except SystemExit:
+            # Where nothing was left to evaluate, there is nothing for fairseq to print.
+            if not runs or runs[0].result is None:
+                raise
     if not runs or runs[0].result is None:
         raise ValueError("fairseq-eval-lm ended without a result")
     return runs[0].result
-
-
-def _check_flags(words: Sequence[str]) -> None:
-    """fairseq would print the usage of its 150 flags, and end the process."""
-    printed = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(printed):
-            options.parse_args_and_arch(options.get_eval_lm_parser(), list(words))
-    except SystemExit as error:
-        if error.code != 2:
-            raise
-        last = printed.getvalue().strip().splitlines()[-1]
-        raise ValueError(last.partition("error: ")[2] or last) from None
-
-
-def register() -> None:
-    """Registers this package with fairseq, whose ``--user-dir`` skips a package that is imported already.
-
-    The one arrow from this room upwards, to ``tasks``: by fairseq's importer, when an evaluation begins.
-    """
-    import_tasks(os.path.join(PACKAGE, "tasks"), f"{__name__.split('.')[0]}.tasks")
-
-
-def without_our_folder(arguments: Sequence[str]) -> list[str]:
-    """The arguments without ``--user-dir`` of this package, however its folder is spelt."""
-    words: list[str] = []
-    given = iter(arguments)
-    for word in given:
-        if word == "--user-dir" or word.startswith("--user-dir="):
-            folder = word.split("=", 1)[1] if "=" in word else next(given, "")
-            if os.path.realpath(folder) != os.path.realpath(PACKAGE):
-                words += ["--user-dir", folder]
-            continue
-        words.append(word)
-    return words
-
-
-def _one_process(arguments: Sequence[str]) -> list[str]:
-    """The arguments without ``--user-dir`` of this package, for one process and our task.
-
-    Raises:
-        ValueError: for another task.
-    """
-    words = without_our_folder(arguments)
-    for number, word in enumerate(words):
-        name, _, value = word.partition("=")
-        task = value or "".join(words[number + 1 : number + 2])
-        if name == "--task" and task != TASK:
-            raise ValueError(f"--task {task} knows no memories: leave it out, or pass --task {TASK}")
-    for name, value in (("--task", TASK), ("--distributed-world-size", "1")):
-        if not any(word.split("=")[0] == name for word in words):
-            words += [name, value]
-    return words

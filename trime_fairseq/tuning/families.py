@@ -107,11 +107,12 @@ def _powers(first: int, limits: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted({*powers, *limits}))
 
 
-def flags_of(config: MemoryConfig) -> list[str]:
-    """The arguments of ``fairseq-eval-lm`` that set the memories as ``config`` does, without defaults."""
+def flags_of(config: Any) -> list[str]:
+    """The arguments of fairseq's command that set the flags of a dataclass, such as :class:`MemoryConfig`, as
+    ``config`` does, without defaults."""
     words: list[str] = []
-    default = MemoryConfig()
-    for entry in fields(MemoryConfig):
+    default = type(config)()
+    for entry in fields(config):
         value = getattr(config, entry.name)
         if entry.name == "_name" or value == getattr(default, entry.name):
             continue

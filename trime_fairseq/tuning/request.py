@@ -3,7 +3,6 @@
 import argparse
 import logging
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -15,6 +14,7 @@ from ..evaluation.axes import MemoryAxes
 from ..evaluation.config import EvaluationConfig, MemoryConfig
 from ..flags import flag
 from ..flags.bounds import Bounds, bounds_of
+from .axis_values import grid_flag, read_values
 from .families import allowed_values, check_families, default_axes
 
 logger = logging.getLogger(__name__)
@@ -35,8 +35,6 @@ _VALID: dict[str, tuple[Callable[[Any], bool], str, str]] = {
 }
 _WHOLE_NUMBERS = ("mem_size", "k")
 _SHARDS = ("num_shards", "distributed_world_size")
-# Each value of an axis costs a pass over all scores, and a number for every token.
-_MOST_VALUES = 256
 _MOST_COMBINATIONS = 2_000_000
 _SHOWN = Bounds(1)
 
@@ -73,12 +71,13 @@ def get_parser() -> argparse.ArgumentParser:
         description="Tunes the memories of a model: the best temperatures, sizes and weights, from one "
         "evaluation.",
         epilog="Weights are solved for. A --lmbda, --cache-lmbda, --softmax-temp or --interp-temp that is "
-        "given stays. --gen-subset is valid by default. Values are separated by commas or spaces.",
+        "given stays. --gen-subset is valid by default. Values are separated by commas or spaces. "
+        f"Translation: {PROGRAM} --task trime_translation --help.",
         allow_abbrev=False,
     )
     for name, (_, meaning, default) in _VALID.items():
         help = f"values of {flag(name)} to try, {meaning}; by default {default}"
-        parser.add_argument(_grid_flag(name), nargs="+", metavar="VALUES", help=help)
+        parser.add_argument(grid_flag(name), nargs="+", metavar="VALUES", help=help)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--output", metavar="DIR", help="write tuning.json and tuning.png there")
     parser.add_argument("--show", type=int, default=10, metavar="N", help="settings to print (%(default)s)")
@@ -93,7 +92,7 @@ def read_request(arguments: Sequence[str]) -> Request:
         SystemExit: with argparse's message, for what is no value of a flag.
     """
     own, rest = get_parser().parse_known_args(arguments)
-    given = _given(EvaluationConfig, rest, ("path", "user_dir", "gen_subset", *_SHARDS))[0]
+    given = given_flags(EvaluationConfig, rest, ("path", "user_dir", "gen_subset", *_SHARDS))[0]
     grid = {
         name: _values(name, words) for name in _VALID if (words := getattr(own, f"grid_{name}")) is not None
     }
@@ -115,7 +114,7 @@ def read_request(arguments: Sequence[str]) -> Request:
         raise ValueError(f"--show {problem}")
     axes = _axes(family, grid, given)
     check_size(family, axes)
-    *_, others = _given(MemoryConfig, rest, ("user_dir", "gen_subset"))
+    *_, others = given_flags(MemoryConfig, rest, ("user_dir", "gen_subset"))
     return Request(
         family,
         axes,
@@ -128,8 +127,14 @@ def read_request(arguments: Sequence[str]) -> Request:
     )
 
 
-def _given(kind: type[Any], words: Sequence[str], others: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """The values of the flags of a dataclass, and of others, that ``words`` give; and the rest of these."""
+def given_flags(
+    kind: type[Any], words: Sequence[str], others: Sequence[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """The values of the flags of a dataclass, and of others, that ``words`` give; and the rest of these.
+
+    Raises:
+        SystemExit: with argparse's message, for what is no value of a flag.
+    """
     parser = argparse.ArgumentParser(prog=PROGRAM, usage=USAGE, add_help=False, allow_abbrev=False)
     gen_parser_from_dataclass(parser, kind())
     declared = {action.dest for action in parser._actions}
@@ -145,23 +150,7 @@ def _given(kind: type[Any], words: Sequence[str], others: Sequence[str]) -> tupl
 def _values(name: str, words: list[str]) -> tuple[Any, ...]:
     kind = int if name in _WHOLE_NUMBERS else float
     is_valid, meaning, _ = _VALID[name]
-    try:
-        values = {kind(word) for word in re.split(r"[,\s]+", " ".join(words)) if word}
-    except ValueError:
-        values = set()
-    if not values or not all(map(is_valid, values)):
-        raise ValueError(f"{_grid_flag(name)} takes {meaning}, not {_shortened(words)}")
-    bounds = bounds_of(MemoryConfig, name) or Bounds(-math.inf)
-    for problem in filter(None, map(bounds.problem, sorted(values))):
-        raise ValueError(f"{_grid_flag(name)} {problem}")
-    if len(values) > _MOST_VALUES:
-        raise ValueError(f"{_grid_flag(name)}: {len(values):,} values, at most {_MOST_VALUES} can be tried")
-    return tuple(sorted(values))
-
-
-def _shortened(words: list[str]) -> str:
-    text = " ".join(words)
-    return repr(text if len(text) <= 60 else f"{text[:57]}...")
+    return read_values(name, words, kind, is_valid, meaning, bounds_of(MemoryConfig, name))
 
 
 def check_size(family: MemoryConfig, axes: MemoryAxes) -> None:
@@ -176,7 +165,7 @@ def check_size(family: MemoryConfig, axes: MemoryAxes) -> None:
     if combinations > _MOST_COMBINATIONS:
         raise ValueError(
             f"{combinations:,} settings ({sizes}) are too many, at most {_MOST_COMBINATIONS:,} can be tried: "
-            f"pass fewer values to {' or '.join(map(_grid_flag, values))}"
+            f"pass fewer values to {' or '.join(map(grid_flag, values))}"
         )
     logger.info(f"TRIME: {combinations:,} settings to choose from: {sizes}")
 
@@ -208,7 +197,7 @@ def _check(grid: dict[str, tuple[Any, ...]], given: dict[str, Any]) -> None:
     for name in ("k", "interp_temp"):
         if name in grid and not neighbors:
             raise ValueError(
-                f"{_grid_flag(name)} is of the neighbours: pass --use-external or --knnlm as well"
+                f"{grid_flag(name)} is of the neighbours: pass --use-external or --knnlm as well"
             )
     if given.get("knnlm") and given.get("mode") != "li" and "interp_temp" in grid:
         raise ValueError("--grid-interp-temp: the temperature of --knnlm is --grid-softmax-temp, pass that")
@@ -218,8 +207,4 @@ def _check(grid: dict[str, tuple[Any, ...]], given: dict[str, Any]) -> None:
         raise ValueError("nothing to tune: pass a memory, --use-local, --use-external or --knnlm")
     for name in ("softmax_temp", "interp_temp"):
         if name in grid and name in given:
-            raise ValueError(f"{flag(name)} and {_grid_flag(name)}: leave one of them out")
-
-
-def _grid_flag(name: str) -> str:
-    return "--grid-" + flag(name)[2:]
+            raise ValueError(f"{flag(name)} and {grid_flag(name)}: leave one of them out")
