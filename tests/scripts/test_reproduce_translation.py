@@ -1,5 +1,6 @@
 """reproduce/translation.py: from a YAML file to translation models and a table."""
 
+import json
 import shlex
 import sys
 
@@ -7,18 +8,20 @@ import pytest
 import yaml
 
 from tests.commands import ROOT, run
+from tests.scripts.pairs import sentences, write_pair
 
 sys.path.insert(0, str(ROOT / "reproduce"))
 
 import quality  # noqa: E402
+from steps import file_name  # noqa: E402
 from translation_table import table  # noqa: E402
 
 SCRIPT, PROOF = ROOT / "reproduce" / "translation.py", ROOT / "reproduce" / "translation.yaml"
 EXPERIMENT = yaml.safe_load(PROOF.read_text())
 
 
-def reproduce(experiment, out, *flags, fails=False):
-    command = (sys.executable, SCRIPT, experiment, "--text", "text/my", "--out", out)
+def reproduce(experiment, out, *flags, text="text/my", fails=False):
+    command = (sys.executable, SCRIPT, experiment, "--text", text, "--out", out)
     return run(*command, *flags, fails=fails)
 
 
@@ -184,3 +187,47 @@ def test_refuses_what_is_not_complete(tmp_path, missing):
     log.write_text("".join(line for line in OUTPUT.splitlines(True) if not line.startswith(missing)))
     with pytest.raises(ValueError, match="it is not complete, remove it"):
         quality.read_translations(log)
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_trains_tunes_compares_and_continues(tmp_path):
+    pytest.importorskip("subword_nmt")
+    pairs = sentences(120)
+    write_pair(tmp_path / "my", {"train": pairs[:100], "valid": pairs[100:110], "test": pairs[110:]})
+    training = EXPERIMENT["training"].replace("128", "16").replace("512", "32").replace(" 4 ", " 2 ")
+    names = ("Transformer", "TrimeMT")
+    experiment = {
+        **EXPERIMENT,
+        **{"source_lang": "de", "target_lang": "en", "bpe": 40, "training": training, "updates": 3},
+        **{"index": "--factory Flat", "k": 2, "decode": 1, "lenpen": [0.6, 1.0]},
+        **{"rows": {name: EXPERIMENT["rows"][name] for name in names}, "against": ["Transformer"]},
+    }
+    flags = shlex.split(experiment["models"]["TrimeMT"])
+    experiment["models"] = {
+        **experiment["models"],
+        "TrimeMT": shlex.join(flags[: flags.index("--predefined-batches")]),
+    }
+    path, out = tmp_path / "small.yaml", tmp_path / "out"
+    path.write_text(yaml.safe_dump(experiment, sort_keys=False))
+    log = reproduce(path, out, text=tmp_path / "my")
+    lines = [line for line in log.splitlines() if line.startswith("| ")]
+    assert [line.split("|")[1].strip() for line in lines] == ["", *names]
+    results = json.loads((out / "results-seed1.json").read_text())
+    assert (results["sentences"], results["updates"]) == (10, 3)
+    assert (out / "results-seed1.md").read_text().splitlines()[0] == lines[0]
+    for name, row in results["rows"].items():
+        memory = row["settings"]["memory"]
+        assert ("--use-knn-datastore" in memory) == ("memory" in EXPERIMENT["rows"][name])
+        assert row["settings"]["lenpen"] in (0.6, 1.0)
+        # What fairseq says of the same translations.
+        (printed,) = [
+            line
+            for line in (out / f"rows-seed1/{file_name(name)}/test.txt").read_text().splitlines()
+            if line.startswith("Generate test with beam=4: BLEU = ")
+        ]
+        assert float(printed.split("BLEU = ")[1].split()[0]) == pytest.approx(row["bleu"], abs=0.006)
+    made = {file: file.stat().st_mtime_ns for file in out.glob("[mr]*/**/*") if file.is_file()}
+    again = reproduce(path, out, text=tmp_path / "my")
+    assert [line for line in again.splitlines() if line.startswith("| ")] == lines
+    assert {file: file.stat().st_mtime_ns for file in made} == made
