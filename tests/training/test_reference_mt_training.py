@@ -38,8 +38,7 @@ def test_published_losses(tmp_path, name):
 
 @pytest.mark.skipif(
     not fairseq.__version__.startswith("0.12.2"),
-    reason="the batches are those of fairseq 0.12.2: later releases order sentences of equal length by another "
-    "seed",
+    reason="the batches are those of fairseq 0.12.2: later ones order sentences of equal length otherwise",
 )
 def test_published_losses_in_fairseqs_own_order(tmp_path):
     check("all", run(*training(tmp_path, *flags_of("all"))))
