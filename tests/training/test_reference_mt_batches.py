@@ -2,6 +2,7 @@
 batch; resumed within an epoch, on two processes; what fairseq's own task does without an order."""
 
 import json
+import re
 
 import pytest
 
@@ -109,6 +110,10 @@ def test_ranks_without_sentences_take_part(tmp_path, in_order):
         assert len(sentences) == steps
         assert sum(sentences) == 300
         assert max(sentences) == longest
+    # The last line of a training says what the memory was worth.
+    plain, memory = valid(two, "ori_loss")[0], valid(two, "norm_loss")[0]
+    ending = f"last validation: loss {plain:.3f} .* without memories, loss {memory:.3f}"
+    assert re.search(ending, two.splitlines()[-1])
     for name in ("bleu", "ori_loss"):
         assert valid(two, name) == valid(one, name)
         assert len(valid(one, name)) == 1
