@@ -37,7 +37,7 @@ def test_the_proof_trains_alike_and_tunes_alike(tmp_path):
         assert (value(words, "--max-update"), value(words, "--seed")) == ("7", "3")
     assert value(trime, "--predefined-batches") == str(tmp_path / "bm25" / "batches.json")
     differing = {"--criterion", "--save-dir", "--label-smoothing", "--predefined-batches"}
-    differing |= {"--dist-func", "--temp", "--topk-mem"}
+    differing |= {"--dist-func", "--temp", "--topk-mem", "--max-tokens"}
     alike = [
         [word for place, word in enumerate(words) if not {word, words[place - 1]} & differing]
         for words in (plain, trime)
