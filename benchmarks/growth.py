@@ -45,8 +45,8 @@ from trime_fairseq.datastore import (  # noqa: E402
     open_datastore,
     open_index,
 )
-from trime_fairseq.datastore.datastore import keys_path, values_path  # noqa: E402
 from trime_fairseq.datastore.index.faiss_library import import_faiss  # noqa: E402
+from trime_fairseq.datastore.layout import keys_path, values_path  # noqa: E402
 from trime_fairseq.evaluation.memory_scores import EvaluatedBatch, PrecedingText  # noqa: E402
 
 _CLUSTERS, _WRITTEN, _QUERIES, _FITTED = 5000, 250_000, 512, 3

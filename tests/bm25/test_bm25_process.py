@@ -195,9 +195,6 @@ def test_export_describes_itself(chained):
     assert len(info.data_hash) == len(info.text_hash) == 64
 
 
-@pytest.mark.skipif(
-    not (ROOT / "trime_fairseq" / "data" / "sentence_order.py").exists(), reason="not merged yet"
-)
 def test_script_of_target_sentences(tmp_path):
     """All training sentences once, as words, each with 20 neighbours; started again it exports nothing."""
     data, out = REFERENCE / "mt" / "data", tmp_path / "bm25"

@@ -26,7 +26,7 @@ from trime_fairseq.datastore import (  # noqa: E402
     build_index,
     open_datastore,
 )
-from trime_fairseq.datastore.datastore import keys_path, values_path  # noqa: E402
+from trime_fairseq.datastore.layout import keys_path, values_path  # noqa: E402
 
 ROWS, DIMENSION, CHUNK = 1500, 16, 200
 CONFIG = IndexConfig("l2", DIMENSION, "IVF8,PQ4", training_keys=700)

@@ -20,8 +20,8 @@ from trime_fairseq.datastore import (
     open_datastore,
     open_index,
 )
-from trime_fairseq.datastore.datastore import keys_path, values_path
 from trime_fairseq.datastore.index.checks import check_index
+from trime_fairseq.datastore.layout import keys_path, values_path
 
 from .small_stores import (
     CONFIG,

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from trime_fairseq.datastore import DatastoreError, IndexManifest, Manifest, open_datastore
-from trime_fairseq.datastore.datastore import values_path
 from trime_fairseq.datastore.index import growing
+from trime_fairseq.datastore.layout import values_path
 from trime_fairseq.files import file_checksum
 
 from .small_stores import (

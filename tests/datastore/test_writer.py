@@ -20,7 +20,8 @@ from trime_fairseq.datastore import (
     Manifest,
     open_datastore,
 )
-from trime_fairseq.datastore.datastore import finite, manifest_path
+from trime_fairseq.datastore.datastore import finite
+from trime_fairseq.datastore.layout import manifest_path
 
 from .small_stores import small_manifest
 

@@ -5,11 +5,9 @@ from argparse import Namespace
 import pytest
 
 from tests.commands import run
-from tests.generation.translations import generation, make_folder, open_task, printed
+from tests.generation.translations import BEAM, generation, make_folder, open_task, printed
 
 pytestmark = pytest.mark.process
-
-BEAM = dict(beam=4, max_len_a=1.2, max_len_b=10, lenpen=0.6)
 
 
 @pytest.mark.slow

@@ -40,3 +40,11 @@ def test_of_the_published_code(name, folder):
     compare(printed(output), name)
     if RUNS[name].get("result"):
         assert RUNS[name]["result"] in output
+
+
+@pytest.mark.slow
+def test_scoring_of_references_is_forced_decoding(folder):
+    """The published code cannot score whole sentences with this mixture: it was given them as prefixes."""
+    name = "forced_trime_ip_flat_k8_t2"
+    flags = "--score-reference --batch-size 4 --required-batch-size-multiple 1 "
+    compare(printed(run(*generation(flags + search_flags(folder, RUNS[name]["overrides"])))), name)

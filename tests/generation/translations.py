@@ -20,9 +20,8 @@ CHECKPOINT = MT / "checkpoint" / "checkpoint_best.pt"
 DIMENSION, ROWS, TYPES = 64, 7139, 1712
 TASK = ["--user-dir", str(ROOT / "trime_fairseq"), "--task", "trime_translation"]
 RUNS: dict[str, dict[str, Any]] = json.loads((MT / "evaluation.json").read_text())
-BEAM = (
-    "--beam 4 --lenpen 0.6 --max-len-a 1.2 --max-len-b 10 --max-tokens 2048 --required-batch-size-multiple 1"
-)
+# How the reference searches.
+BEAM = dict(beam=4, max_len_a=1.2, max_len_b=10, lenpen=0.6)
 
 
 def make_folder(folder: Path) -> Path:
@@ -120,3 +119,9 @@ def _model() -> Any:
     task, _ = open_task(None, 0)
     (model,), _ = checkpoint_utils.load_model_ensemble([str(CHECKPOINT)], task=task)
     return model.eval()
+
+
+def batch_of(task: Any, sentences: int = 6) -> Any:
+    """The first sentences of the split ``test``."""
+    dataset = task.dataset("test")
+    return dataset.collater([dataset[number] for number in range(sentences)])

@@ -65,7 +65,7 @@ def test_without_an_order_fairseqs_own(tmp_path, start):
     """Losses, translations in training and their BLEU are those of ``--task translation``, where that leaves
     nothing out."""
     bleu = ["--eval-bleu", "--eval-bleu-args", '{"beam": 2, "max_len_a": 1.2, "max_len_b": 10}']
-    bleu += ["--eval-bleu-detok", "moses", "--eval-bleu-remove-bpe", "--eval-bleu-print-samples"]
+    bleu += ["--eval-bleu-remove-bpe", "--eval-bleu-print-samples"]
     more = [*CRITERION, *bleu, "--max-update", 3, "--required-batch-size-multiple", 1, "--no-save"]
     found = []
     for task in ("translation", "trime_translation"):

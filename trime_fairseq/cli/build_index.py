@@ -32,7 +32,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__, allow_abbrev=False)
     add_version(parser)
     store = parser.add_argument_group("datastore")
-    add_flag(store, "--dstore_mmap", required=True, metavar="PREFIX", help="prefix of the datastore's files")
+    add_flag(
+        store, "--dstore_mmap", required=True, metavar="PREFIX", help="prefix of the datastore, or its folder"
+    )
     add_flag(store, "--dstore_size", type=int, metavar="N", help="rows; a store with a manifest knows them")
     add_flag(store, "--dimension", type=int, metavar="D", help="of keys; a store with a manifest knows it")
     add_flag(store, "--dstore_fp16", action="store_true", help="keys are float16; a manifest tells")
@@ -54,7 +56,8 @@ def get_parser() -> argparse.ArgumentParser:
         build,
         "--streaming",
         action="store_true",
-        help="index the keys of a model without storing them; more flags as of fairseq-eval-lm",
+        help="index the keys of a model without storing them; more flags as of fairseq-eval-lm, or, with "
+        "--task trime_translation, of fairseq-generate",
     )
     return parser
 

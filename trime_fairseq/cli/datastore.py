@@ -16,10 +16,12 @@ def get_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     words = "what a datastore or an index is"
     info = commands.add_parser("info", help=words, description=words, allow_abbrev=False)
-    info.add_argument("path", metavar="PREFIX", help="prefix of a datastore, or the file of an index")
+    info.add_argument(
+        "path", metavar="PREFIX", help="prefix or folder of a datastore, or the file of an index"
+    )
     words = "read all files of a datastore: sizes, checksums, tokens, numbers; exit status 1 if one is wrong"
     check = commands.add_parser("verify", help=words, description=words, allow_abbrev=False)
-    check.add_argument("path", metavar="PREFIX", help="prefix of a datastore")
+    check.add_argument("path", metavar="PREFIX", help="prefix or folder of a datastore")
     check.add_argument("--indexfile", metavar="F", help="index of its keys: checksum, metric, ids, keys")
     check.add_argument(
         "--dictionary", metavar="DATA", help="binarised text or its dict.txt: whether it has the tokens"

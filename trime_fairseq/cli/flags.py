@@ -4,7 +4,7 @@ import argparse
 import logging
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .. import __version__
 from ..flags import name_flags
@@ -30,6 +30,15 @@ def log_to_stdout() -> None:
         force=True,  # importing fairseq has configured it already
     )
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
+
+
+def task_of(arguments: Sequence[str]) -> str:
+    """The value of ``--task``; empty without it."""
+    for number, word in enumerate(arguments):
+        name, _, value = word.partition("=")
+        if name == "--task":
+            return value or "".join(arguments[number + 1 : number + 2])
+    return ""
 
 
 def run(program: str, command: Callable[[], int], **flags: str) -> int:

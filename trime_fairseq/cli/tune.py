@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from .flags import log_to_stdout, run
+from .flags import log_to_stdout, run, task_of
 
 PROGRAM = "trime-tune"
 
@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         # Not with this module: where fairseq is missing, run() says so in one line.
-        if _task(arguments) == "trime_translation":
+        if task_of(arguments) == "trime_translation":
             from .tuning_translation import tune_translation as tune
         else:
             from .tuning import tune_command as tune
@@ -24,15 +24,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
     return run(PROGRAM, command)
-
-
-def _task(arguments: Sequence[str]) -> str:
-    """Value of ``--task``."""
-    for number, word in enumerate(arguments):
-        name, _, value = word.partition("=")
-        if name == "--task":
-            return value or "".join(arguments[number + 1 : number + 2])
-    return ""
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from ..datastore.datastore import keys_path, manifest_path, values_path
 from ..datastore.index.manifest import index_manifest_path
+from ..datastore.layout import keys_path, manifest_path, values_path
 from ..evaluation.config import SEARCH_FLAGS, MemoryConfig
 from ..evaluation.datastore_config import DatastoreConfig, check_index_name
 from ..flags import flag

@@ -7,6 +7,7 @@ whichever is the source.
 import os
 from dataclasses import dataclass
 
+from ..files import file_hash
 from .provenance import text_files_hash
 
 
@@ -35,6 +36,11 @@ class PairFiles:
         sources = [os.path.join(self.folder, f"{self.subset}.{pair}.{self.source}") for pair in pairs]
         pair = pairs[0] if is_there(sources[0]) or not is_there(sources[1]) else pairs[1]
         return f"{self.subset}.{pair}.{language}"
+
+    def pair_hash(self) -> str | None:
+        """SHA-256 of source and target sentences; None if they are not there."""
+        sides = [self.side(language) for language in (self.source, self.target)]
+        return file_hash(*(f"{side}{end}" for side in sides for end in (".idx", ".bin")))
 
     def target_hash(self) -> str | None:
         """SHA-256 of the target sentences, their index and their tokens; None if they are not there."""

@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .datastore import Datastore, DatastoreError, values_path
+from .datastore import Datastore, DatastoreError
 from .float_keys import float_keys
 from .index.config import IndexConfig, index_path
 from .index.growing import GrowingIndex
 from .index.manifest import IndexManifest
+from .layout import values_path
 from .progress import checksum_with_progress
 
 logger = logging.getLogger(__name__)

@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from .datastore import Datastore, DatastoreError, keys_path, values_path
+from .datastore import Datastore, DatastoreError
 from .float_keys import check_finite
 from .index.checks import BUILD_AGAIN, decoded_keys
 from .index.faiss_library import import_faiss
 from .index.files import Index
+from .layout import keys_path, manifest_path, values_path
 from .progress import checksum_with_progress
 
 # So many keys are compared with an index, and so large a share must be nearer to its own row than to another.
@@ -31,7 +32,8 @@ def check_values(store: Datastore, vocabulary: int | None = None) -> int:
     noted = store.manifest.values_checksum if store.manifest is not None else None
     if noted is not None and checksum_with_progress(path) != noted:
         raise DatastoreError(
-            f"{path} is not what was written: its checksum is not the one of {store.prefix}.json; it is "
+            f"{path} is not what was written: its checksum is not the one of "
+            f"{manifest_path(store.prefix)}; it is "
             "damaged or another datastore's: remove it and write the datastore again"
         )
     least, largest = int(store.values.min()), int(store.values.max())

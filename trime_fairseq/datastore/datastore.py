@@ -1,13 +1,12 @@
-"""The files of a datastore: raw arrays in the layout of kNN-LM, and a manifest that describes them.
+"""The files of a datastore: raw arrays as in kNN-LM and kNN-MT, and a manifest that describes them.
 
-For a prefix P and N rows of dimension d:
+For N rows of dimension d:
 
-    P-fp16_keys.npy or P_keys.npy     keys g(c), float16 or float32, N x d
-    P_vals.npy                        the token that followed each key, int64, N x 1
-    P.json                            the manifest
+    keys      g(c), float16 or float32, N x d
+    values    the token that followed each key, int64, N x 1
 
 The arrays have no header, despite their ending. While they are written they are called ``.partial``. Values
-of other tools may be int32 or int16.
+of other tools may be int32 or int16. Where the files lie: :mod:`.layout`.
 """
 
 import os
@@ -19,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files import Description, Differences, NotNegative, Positive, file_checksum, text_hash
+from .layout import keys_path, manifest_path, values_path
+from .legacy import likely_value_dtype, problem_of_size
 
-VALUE_DTYPE = "int64"
 METRICS = ("l2", "ip", "cos")
 # These fields say that the files of a store are whole; they are known once the files are.
 _CONTENTS = ("complete", "keys_bytes", "values_bytes", "keys_checksum", "values_checksum")
@@ -28,18 +28,6 @@ _CONTENTS = ("complete", "keys_bytes", "values_bytes", "keys_checksum", "values_
 
 class DatastoreError(ValueError):
     """A datastore or an index that cannot be used as asked; the message names the file and the fix."""
-
-
-def keys_path(prefix: str, dtype: str) -> str:
-    return f"{prefix}-fp16_keys.npy" if dtype == "float16" else f"{prefix}_keys.npy"
-
-
-def values_path(prefix: str) -> str:
-    return f"{prefix}_vals.npy"
-
-
-def manifest_path(prefix: str) -> str:
-    return f"{prefix}.json"
 
 
 @dataclass(frozen=True)
@@ -54,9 +42,13 @@ class Manifest(Description):
         metric: the similarity the keys were made for; an index may use another.
         dictionary_hash: SHA-256 of the symbols, one a line.
         checkpoint, checkpoint_hash: the model's path as it was given, and SHA-256 of the file.
-        data_hash: SHA-256 of the binarised text (index and tokens).
-        subset, sample_break_mode, tokens_per_sample, context_window, context_full_only: as they were
-            evaluated; ``tokens_per_sample`` counts the context window.
+        data_hash: SHA-256 of the binarised text (index and tokens), of both sides of a translation.
+        subset: of the text.
+        sample_break_mode, tokens_per_sample, context_window, context_full_only: as it was evaluated;
+            ``tokens_per_sample`` counts the context window. None for translations, and likewise
+        languages, sentences, sentences_hash: source and target as ``de-en``, the number of sentences that
+            are stored, and a hash of their numbers and lengths in the order of rows; None for language
+            models.
         num_shards: number of row ranges that are written by processes of their own.
         complete: whether all rows are there.
         keys_bytes, values_bytes: sizes of the files; None until they are complete, where keys are not stored,
@@ -76,14 +68,17 @@ class Manifest(Description):
     checkpoint_hash: str | None
     data_hash: str | None
     subset: str
-    sample_break_mode: str
-    tokens_per_sample: Positive
-    context_window: NotNegative
-    context_full_only: bool
+    sample_break_mode: str | None = None
+    tokens_per_sample: Positive | None = None
+    context_window: NotNegative | None = None
+    context_full_only: bool | None = None
+    languages: str | None = None
+    sentences: Positive | None = None
+    sentences_hash: str | None = None
     num_shards: Annotated[int, 1, 2**16] = 1
     complete: bool = False
     metric: Annotated[str, METRICS] = "ip"
-    value_dtype: Annotated[str, ("int64", "int32", "int16")] = VALUE_DTYPE
+    value_dtype: Annotated[str, ("int64", "int32", "int16")] = "int64"
     keys_bytes: Positive | None = None
     values_bytes: Positive | None = None
     keys_checksum: str | None = None
@@ -142,7 +137,9 @@ class Manifest(Description):
         """Tells stores with different rows apart, wherever they lie."""
         identity = (self.rows, self.dimension, self.key_type, self.checkpoint_hash, self.data_hash)
         window = (self.subset, self.sample_break_mode, self.tokens_per_sample, self.context_window)
-        return text_hash(repr((identity, window, self.context_full_only, self.key_dtype)))
+        # Indexes note it: it must not change for stores that are there.
+        text = repr((identity, window, self.context_full_only, self.key_dtype))
+        return text_hash(text if self.sentences_hash is None else f"{text} {self.sentences_hash}")
 
 
 @dataclass(frozen=True)
@@ -186,7 +183,7 @@ def open_datastore(
     """Opens a complete datastore for reading.
 
     Args:
-        prefix: P of the module's description.
+        prefix: P of :mod:`.layout`.
         rows, dimension: N and d where there is no manifest; otherwise checked against it. Without
             both, N is told by the size of the values and d by that of the keys.
         fp16: the keys are float16; for stores without a manifest.
@@ -216,32 +213,23 @@ def open_datastore(
                 f"{prefix} has {manifest.key_dtype} keys: leave out `fp16`, the manifest tells"
             )
         rows, dimension, fp16 = manifest.rows, manifest.dimension, manifest.key_dtype == "float16"
-    path = keys_path(prefix, "float16" if fp16 else "float32")
+    key_dtype = "float16" if fp16 else "float32"
+    path = keys_path(prefix, key_dtype)
     if manifest is not None:
         value_dtype = manifest.value_dtype
     else:
-        value_dtype = _likely_value_dtype(prefix, path, rows, dimension or likely_dimension)
+        value_dtype = likely_value_dtype(prefix, key_dtype, rows, dimension or likely_dimension)
     values = _map(values_path(prefix), value_dtype, rows, 1)[:, 0]
     keys = None
     if os.path.exists(path):
-        keys = _map(path, "float16" if fp16 else "float32", len(values), dimension)
+        problem = problem_of_size(path, key_dtype, len(values), dimension or likely_dimension)
+        if problem and manifest is None:
+            raise DatastoreError(f"{path} {problem}")
+        keys = _map(path, key_dtype, len(values), dimension)
         dimension = keys.shape[1]
     elif need_keys:
         raise DatastoreError(_no_keys(prefix, path, manifest, fp16))
     return Datastore(prefix, values, keys, dimension, manifest)
-
-
-def _likely_value_dtype(prefix: str, keys: str, rows: int | None, dimension: int | None) -> str:
-    """The type of the values of a store without a manifest, by the sizes of files: kNN-LM's own are int16
-    where its keys are float16."""
-    if rows is None and dimension and os.path.isfile(keys):
-        key_bytes = 2 if keys.endswith("-fp16_keys.npy") else 4
-        rows, rest = divmod(os.path.getsize(keys), dimension * key_bytes)
-        rows = None if rest else rows
-    path = values_path(prefix)
-    if rows is None or not os.path.isfile(path):
-        return VALUE_DTYPE
-    return {2 * rows: "int16", 4 * rows: "int32"}.get(os.path.getsize(path), VALUE_DTYPE)
 
 
 def _no_keys(prefix: str, path: str, manifest: Manifest | None, fp16: bool) -> str:

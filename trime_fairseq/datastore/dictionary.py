@@ -20,7 +20,9 @@ def read_symbols(path: str) -> list[str]:
     """
     file = os.path.join(path, "dict.txt") if os.path.isdir(path) else path
     if not os.path.isfile(file):
-        raise DatastoreError(f"`dictionary` {path}: there is no {file}")
+        raise DatastoreError(
+            f"`dictionary` {path}: there is no {file} (of translations, name DATA/dict.LANGUAGE.txt)"
+        )
     symbols = list(_SPECIAL)
     with open(file, encoding="utf-8") as lines:
         try:

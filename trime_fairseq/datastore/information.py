@@ -3,13 +3,14 @@
 import os
 from collections.abc import Iterator
 
-from .datastore import Datastore, DatastoreError, Manifest, keys_path, open_datastore, values_path
+from .datastore import Datastore, DatastoreError, Manifest, open_datastore
 from .index.checks import stored_ids
 from .index.faiss_library import import_faiss
 from .index.files import open_index
 from .index.manifest import IndexManifest, index_manifest_path
+from .layout import manifest_path, note_path, values_path
+from .legacy import likely_key_dtype
 from .note import Note
-from .writer import note_path
 
 Line = tuple[str, str]
 
@@ -22,7 +23,7 @@ def information(path: str) -> Iterator[Line]:
     """
     if os.path.isfile(path) or os.path.exists(f"{path}.partial"):
         yield from _of_index(path)
-    elif os.path.exists(values_path(path)) or os.path.exists(f"{path}.json"):
+    elif os.path.exists(values_path(path)) or os.path.exists(manifest_path(path)):
         manifest = Manifest.read(path)
         yield from _of_manifest(path, manifest) if manifest is not None else _of_arrays(path)
     else:
@@ -42,16 +43,25 @@ def _of_manifest(prefix: str, manifest: Manifest) -> Iterator[Line]:
     for path, size in manifest.files(prefix).items():
         yield os.path.basename(path), f"{size:,} bytes"
     yield "text", f"{manifest.subset}, hash {_short(manifest.data_hash)}"
+    yield from _of_translation(manifest) if manifest.sentences else _of_language_model(manifest)
+    yield "checkpoint", f"{manifest.checkpoint}, hash {_short(manifest.checkpoint_hash)}"
+    yield "dictionary", f"hash {_short(manifest.dictionary_hash)}"
+    yield "made for", manifest.metric
+    yield "checksums", "noted" if manifest.values_checksum else "not noted"
+
+
+def _of_translation(manifest: Manifest) -> Iterator[Line]:
+    yield "languages", str(manifest.languages)
+    yield "sentences", f"{manifest.sentences:,}"
+
+
+def _of_language_model(manifest: Manifest) -> Iterator[Line]:
     full = ", full windows only" if manifest.context_full_only else ""
     yield (
         "evaluated as",
         f"{manifest.tokens_per_sample} tokens per sample, {manifest.context_window} of them context{full}, "
         f"--sample-break-mode {manifest.sample_break_mode}",
     )
-    yield "checkpoint", f"{manifest.checkpoint}, hash {_short(manifest.checkpoint_hash)}"
-    yield "dictionary", f"hash {_short(manifest.dictionary_hash)}"
-    yield "made for", manifest.metric
-    yield "checksums", "noted" if manifest.values_checksum else "not noted"
 
 
 def _progress(prefix: str, manifest: Manifest) -> Iterator[Line]:
@@ -62,7 +72,7 @@ def _progress(prefix: str, manifest: Manifest) -> Iterator[Line]:
 
 
 def _of_arrays(prefix: str) -> Iterator[Line]:
-    store: Datastore = open_datastore(prefix, fp16=os.path.exists(keys_path(prefix, "float16")))
+    store: Datastore = open_datastore(prefix, fp16=likely_key_dtype(prefix) == "float16")
     yield "datastore", f"{prefix}, without a manifest: sizes of files tell all that is known"
     yield "rows", f"{store.rows:,}, if values are {store.values.dtype}"
     if store.keys is not None:

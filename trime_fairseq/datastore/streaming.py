@@ -1,18 +1,18 @@
 """Builds the index of a datastore straight from the keys that come: they are never stored."""
 
 import logging
-import os
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .datastore import DatastoreError, Manifest, values_path
+from .datastore import DatastoreError, Manifest
 from .float_keys import check_finite, float_keys
 from .index.config import IndexConfig, index_path
 from .index.growing import GrowingIndex
 from .index.manifest import IndexManifest
+from .layout import values_path
 from .partial import PartialArray
 from .progress import checksum_with_progress
 from .writer import lock_store, refuse_other_store, store_is_complete
@@ -28,7 +28,7 @@ class StreamingIndex:
     is trained, the keys for training are held in memory in their own type; then, less than a chunk.
 
     Args:
-        prefix: P of :mod:`.datastore`: values and manifest.
+        prefix: P of :mod:`.layout`: values and manifest.
         manifest: what will be in the store.
         name: the index becomes NAME.METRIC, its manifest NAME.METRIC.json.
         chunk, probe, use_gpu, save_every: see :func:`~.builder.build_index`.
@@ -67,7 +67,6 @@ class StreamingIndex:
         self._is_done = False
         self._values: PartialArray | None = None
         self._growing: GrowingIndex | None = None
-        os.makedirs(os.path.dirname(os.path.abspath(prefix)), exist_ok=True)
         # The lock of a store written by one process.
         self._lock = lock_store(prefix, 0, 1)
         try:

@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from ..files import symbols_hash
 from .contents import check_keys, check_values
-from .datastore import Datastore, DatastoreError, Manifest, finite, keys_path, open_datastore, values_path
+from .datastore import Datastore, DatastoreError, Manifest, finite, open_datastore
 from .dictionary import read_symbols
 from .index.checks import BUILD_AGAIN, stored_ids
 from .index.files import Index, open_index
+from .layout import keys_path, manifest_path, values_path
+from .legacy import likely_key_dtype
 from .progress import checksum_with_progress
 
 _WRITE_AGAIN = "remove it and write the datastore again"
@@ -50,8 +52,8 @@ def verify(prefix: str, indexfile: str | None = None, dictionary: str | None = N
         yield Finding(True, f"{manifest.damage(prefix)}: run the command that wrote the datastore again")
         return
     try:
-        fp16 = manifest is None and os.path.exists(keys_path(prefix, "float16"))
         dimension = index.dimension if index is not None else None
+        fp16 = manifest is None and likely_key_dtype(prefix, dimension) == "float16"
         store = open_datastore(prefix, fp16=fp16, likely_dimension=dimension)
     except DatastoreError as error:
         yield Finding(True, str(error))
@@ -68,7 +70,7 @@ def _verify_values(store: Datastore, symbols: list[str] | None) -> Iterator[Find
     if manifest is None:
         yield Finding(False, f"{store.prefix} has no manifest: its checksums and dictionary are not known")
     elif manifest.values_checksum is None:
-        yield Finding(False, f"{store.prefix}.json notes no checksums: an earlier version wrote it")
+        yield Finding(False, f"{manifest_path(store.prefix)} notes no checksums: an earlier version wrote it")
     try:
         check_values(store, len(symbols) if symbols is not None else None)
     except DatastoreError as error:

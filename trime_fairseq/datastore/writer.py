@@ -11,7 +11,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..files import Lock, remove_leftovers
-from .datastore import DatastoreError, Manifest, finite, keys_path, manifest_path, values_path
+from .datastore import DatastoreError, Manifest, finite
+from .layout import all_files, keys_path, manifest_path, note_path, values_path
 from .note import Note
 from .partial import PartialArray
 from .progress import checksum_with_progress
@@ -22,11 +23,11 @@ logger = logging.getLogger(__name__)
 class DatastoreWriter:
     """Writes the rows [begin, end) of a datastore; whoever completes the last range completes the store.
 
-    Rows are synced to the disk and their number is noted in ``P.shard-I-of-N.json`` from time to time, in
-    this order: after a kill the process goes on from there, and the files end the same.
+    Rows are synced to the disk and their number is noted beside them from time to time, in this
+    order: after a kill the process goes on from there, and the files end the same.
 
     Args:
-        prefix: P of :mod:`trime_fairseq.datastore.datastore`.
+        prefix: P of :mod:`.layout`.
         manifest: what will be in the store.
         begin, end: the rows of this process.
         shard_id: which of the ``manifest.num_shards`` ranges that is.
@@ -171,7 +172,7 @@ class DatastoreWriter:
             raise DatastoreError(
                 f"{self._note(shard_id)} is of rows {note.begin:,} to {note.end:,}, this run would "
                 f"write {self.begin:,} to {self.end:,}: continue with the same `begin` and `end`, "
-                f"or remove {self.prefix}* to start anew"
+                f"or remove {all_files(self.prefix)} to start anew"
             )
         return note.done
 
@@ -193,18 +194,15 @@ class DatastoreWriter:
         return "the model computes no numbers there"
 
 
-def note_path(prefix: str, shard_id: int, num_shards: int) -> str:
-    """The note of a process that writes one of ``num_shards`` ranges of a store."""
-    return f"{prefix}.shard-{shard_id}-of-{num_shards}.json"
-
-
 def lock_store(prefix: str, shard_id: int, num_shards: int) -> Lock:
-    """The lock of a range of a store, held.
+    """The lock of a range of a store, held; makes the folder of the store.
 
     Raises:
         DatastoreError: if another process has it.
     """
-    lock = Lock(f"{note_path(prefix, shard_id, num_shards)}.lock")
+    path = f"{note_path(prefix, shard_id, num_shards)}.lock"
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    lock = Lock(path)
     if not lock.acquire():
         raise DatastoreError(
             f"another process writes the datastore {prefix} (shard {shard_id} of {num_shards}): wait "
@@ -239,5 +237,5 @@ def refuse_other_store(prefix: str, manifest: Manifest) -> None:
         state = "a complete datastore" if there.complete else "an unfinished datastore"
         raise DatastoreError(
             f"{prefix} is {state} of something else (there / here: {differing}): continue it with the "
-            f"same settings, remove {prefix}*, or choose another `prefix`"
+            f"same settings, remove {all_files(prefix)}, or choose another `prefix`"
         )

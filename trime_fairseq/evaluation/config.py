@@ -9,6 +9,7 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.tasks.language_modeling import LanguageModelingConfig
 from omegaconf import II
 
+from ..datastore.layout import manifest_path
 from ..files import check_writable
 from ..flags import flag
 from ..flags.bounds import SEED, TEMPERATURE, Bounds, check_bounds
@@ -210,6 +211,9 @@ class MemoryConfig(KeyConfig):
 class EvaluationConfig(LanguageModelingConfig, MemoryConfig, DatastoreConfig):  # type: ignore[misc]
     """All that the task reads of the flags of ``fairseq-eval-lm``."""
 
+    context_full_only: bool = field(
+        default=False, metadata={"help": "leave tokens without a full context window out of the datastore"}
+    )
     eval_file: Optional[str] = field(
         default=None, metadata={"help": "write the result of fairseq-eval-lm to this JSON file"}
     )
@@ -235,13 +239,13 @@ class EvaluationConfig(LanguageModelingConfig, MemoryConfig, DatastoreConfig):  
     def check(self) -> None:
         """Raises ValueError if flags contradict each other; makes the folders of the files to write."""
         check_bounds(type(self), self)
-        _check_shards(self)
+        check_shards(self)
         _check_writing(self)
         if self.eval_file:
             check_writable("--eval-file", self.eval_file)
             refuse_other_content("--eval-file", self.eval_file)
             if self.dstore_mmap and os.path.realpath(self.eval_file) == os.path.realpath(
-                f"{self.dstore_mmap}.json"
+                manifest_path(self.dstore_mmap)
             ):
                 raise ValueError(
                     f"--eval-file {self.eval_file} is the manifest of --dstore-mmap: choose another name"
@@ -258,7 +262,8 @@ class EvaluationConfig(LanguageModelingConfig, MemoryConfig, DatastoreConfig):  
             check_index_name("--indexfile", self.indexfile)
 
 
-def _check_shards(config: EvaluationConfig) -> None:
+def check_shards(config: Any) -> None:
+    """Raises ValueError if ``--shard-id`` is none of ``--num-shards``."""
     if not isinstance(config.num_shards, int) or not isinstance(config.shard_id, int):
         return
     if config.shard_id >= config.num_shards:
@@ -279,7 +284,7 @@ def _check_writing(config: EvaluationConfig) -> None:
     elif config.use_external or config.knnlm:
         raise ValueError("--save-knnlm-dstore: not with --use-external or --knnlm, write it first")
     else:
-        check_writable("--dstore-mmap", f"{config.dstore_mmap}.json")
+        check_writable("--dstore-mmap", manifest_path(config.dstore_mmap))
 
 
 def part_of(config: Any, kind: type[Config]) -> Config:

@@ -55,7 +55,7 @@ class DatastoreConfig(FairseqDataclass):  # type: ignore[misc]
     """The datastore that an evaluation searches, or writes."""
 
     dstore_filename: Optional[str] = field(
-        default=None, metadata={"help": "prefix of the datastore to search"}
+        default=None, metadata={"help": "prefix of the datastore to search, or its folder"}
     )
     indexfile: Optional[str] = field(default=None, metadata={"help": "Faiss index of the datastore's keys"})
     probe: Optional[int] = field(
@@ -94,14 +94,13 @@ class DatastoreConfig(FairseqDataclass):  # type: ignore[misc]
     dstore_size: Optional[int] = field(
         default=None,
         metadata={
-            "help": "number of keys, if not all evaluated tokens; of a datastore without manifest",
+            "help": "number of keys, if not all target tokens; of a datastore without manifest",
             "bounds": ROWS,
         },
     )
     save_knnlm_dstore: bool = field(
-        default=False, metadata={"help": "write a datastore: key and token of every evaluated token"}
+        default=False, metadata={"help": "write a datastore: key and token of every target token"}
     )
-    dstore_mmap: Optional[str] = field(default=None, metadata={"help": "prefix of the datastore to write"})
-    context_full_only: bool = field(
-        default=False, metadata={"help": "leave tokens without a full context window out of the datastore"}
+    dstore_mmap: Optional[str] = field(
+        default=None, metadata={"help": "prefix of the datastore to write, or its folder"}
     )

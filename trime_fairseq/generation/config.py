@@ -10,8 +10,10 @@ from fairseq.dataclass import ChoiceEnum
 from omegaconf import II
 
 from ..datastore import SIMILARITIES
-from ..evaluation.config import MOST_NEIGHBORS
+from ..datastore.layout import folder_prefix, manifest_path
+from ..evaluation.config import MOST_NEIGHBORS, check_shards
 from ..evaluation.datastore_config import DatastoreConfig, check_index_name
+from ..files import check_writable
 from ..flags import flag
 from ..flags.bounds import TEMPERATURE, Bounds, check_bounds
 from .mixture import LAMBDA_TYPES
@@ -70,6 +72,9 @@ class TranslationMemoryConfig(DatastoreConfig):
     # Of other groups.
     path: Optional[str] = II("common_eval.path")
     model_overrides: str = II("common_eval.model_overrides")
+    gen_subset: str = II("dataset.gen_subset")
+    num_shards: int = field(default=II("dataset.num_shards"), metadata={"bounds": Bounds(1)})
+    shard_id: int = field(default=II("dataset.shard_id"), metadata={"bounds": Bounds(0)})
 
     def check(self) -> None:
         """Raises ValueError, naming the flag and the fix, if flags contradict each other."""
@@ -89,6 +94,7 @@ class TranslationMemoryConfig(DatastoreConfig):
             self._check_search()
         else:
             self._check_no_search()
+        self._check_writing()
 
     def refuse_memory(self, why: str) -> None:
         """Raises ValueError if the flags ask for a memory."""
@@ -160,13 +166,29 @@ class TranslationMemoryConfig(DatastoreConfig):
         if (self.dstore_size or self.dstore_fp16) and not self.save_knnlm_dstore:
             raise ValueError("--dstore-size and --dstore-fp16: no datastore is written or searched")
 
+    def _check_writing(self) -> None:
+        if not self.save_knnlm_dstore:
+            if self.dstore_mmap:
+                raise ValueError("--dstore-mmap writes: pass --save-knnlm-dstore as well")
+            return
+        if not self.dstore_mmap:
+            raise ValueError("--save-knnlm-dstore needs --dstore-mmap DIR, the folder to write it to")
+        models = len(utils.split_paths(self.path)) if self.path else 0
+        if models > 1:
+            raise ValueError(
+                f"--save-knnlm-dstore: the keys of a datastore are one model's, but --path names {models}: "
+                "write one for each"
+            )
+        check_shards(self)
+        check_writable("--dstore-mmap", manifest_path(folder_prefix(self.dstore_mmap)))
+
     def _check_overrides(self) -> None:
         """Published commands have all this in --model-overrides, which changes nothing here."""
         try:
             overrides = ast.literal_eval(self.model_overrides or "{}")
         except (SyntaxError, ValueError):
             return  # fairseq says so
-        names = {entry.name for entry in fields(self)} - {"_name", "path", "model_overrides"}
+        names = {entry.name for entry in fields(self) if not str(entry.default).startswith("${")}
         for name in overrides:
             if name in names:
                 raise ValueError(

@@ -1,7 +1,7 @@
 """``--task trime_translation``: the order of training sentences, and memories in generation."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from fairseq.data import iterators
@@ -15,8 +15,13 @@ from ..data.pairs import load_pairs
 from ..data.provenance import data_folders
 from ..data.sentence_batches import KnownSentenceBatches
 from ..data.sentence_order import SentenceOrder, sentence_iterator
+from ..datastore import DatastoreWriter, Manifest, RowSink
+from ..datastore.layout import folder_prefix
 from ..evaluation.config import part_of
+from ..evaluation.datastore_config import flags_named
+from ..evaluation.result import Shard
 from ..generation import TranslationMemoryConfig, attach_memories
+from ..generation.recording import RecordedText, record_text, recorded_dimension
 from ..models.checkpoints import architecture, refuse_other_dictionary
 from ..models.guard import compare_with
 from .checks import is_command, read_dictionary, refuse_memories
@@ -52,6 +57,9 @@ class TrimeTranslationTask(TranslationTask):
         self.update_num = 0
         self._criterion: Any = None
         self._batches = KnownSentenceBatches()
+        # Of a datastore that is written: dimension of its keys, and the text.
+        self._key_dimension = 0
+        self._recorded: RecordedText | None = None
         # True in fairseq-validate, whose settings are those of a training that has ended.
         self._validates_only = is_command("validate")
         compare_with(self)
@@ -60,13 +68,15 @@ class TrimeTranslationTask(TranslationTask):
     def setup_task(cls, cfg: Any, **kwargs: Any) -> "TrimeTranslationTask":
         check_translation_flags(TrimeTranslationConfig, cfg)
         config = part_of(cfg, TranslationMemoryConfig)
-        config.check()
+        if not is_command("generate"):
+            refuse_memories(config, "of fairseq-generate only, which reads references", ["save_knnlm_dstore"])
         if is_command("train"):
-            why = "of fairseq-generate and fairseq-interactive; a model in training has no datastore"
-            config.refuse_memory(why)
-            refuse_memories(config, why, ["save_knnlm_dstore"])
-            if isinstance(cfg, DictConfig):
-                check_training_flags(cast(DictConfig, cfg._get_root()))
+            config.refuse_memory(
+                "of fairseq-generate and fairseq-interactive; a model in training has no datastore"
+            )
+        config.check()
+        if is_command("train") and isinstance(cfg, DictConfig):
+            check_training_flags(cast(DictConfig, cfg._get_root()))
         task: TrimeTranslationTask = super().setup_task(cfg, **kwargs)
         task._validates_only |= bool(kwargs.get("from_checkpoint"))
         if cfg.output_segments_to_file:
@@ -126,6 +136,8 @@ class TrimeTranslationTask(TranslationTask):
         source, target = self._dictionary_files
         refuse_other_dictionary(model, len(self.src_dict), source, "encoder")
         refuse_other_dictionary(model, len(self.tgt_dict), target)
+        if self.config.save_knnlm_dstore:
+            self._key_dimension = recorded_dimension(model, self.config.path)
         return model
 
     def build_criterion(self, *args: Any, **kwargs: Any) -> Any:
@@ -153,7 +165,9 @@ class TrimeTranslationTask(TranslationTask):
         extra_gen_cls_kwargs: Any = None,
         prefix_allowed_tokens_fn: Any = None,
     ) -> Any:
-        """fairseq's own, of models that search a datastore if the flags ask for it."""
+        """fairseq's own, of models that search a datastore if the flags ask for it; or what writes one."""
+        if self._recorded is not None:
+            return self._recorded.scorer
         if self.config.use_knn_datastore:
             scores = getattr(args, "score_reference", False)
             divided_by = 1.0 if scores else float(getattr(args, "temperature", 1.0))
@@ -177,6 +191,10 @@ class TrimeTranslationTask(TranslationTask):
         group_size = options.get("num_shards", 1) if options.get("grouped_shuffling") else 1
         gathers = isinstance(self._criterion, JointCriterion)
         batches = self._batches.of(dataset, trains, group_size, gathers)
+        if self.config.save_knnlm_dstore:
+            # Sentences of equal length in their order, whatever the seed.
+            dataset.shuffle = False
+            return self._record(dataset, super().get_batch_iterator, batches, *args, **options)
         if not trains or self._order is None:
             return super().get_batch_iterator(batches, *args, **options)
         renewed = [options.pop(name, False) for name in ("disable_iterator_cache", "update_epoch_batch_itr")]
@@ -187,6 +205,30 @@ class TrimeTranslationTask(TranslationTask):
         if not any(renewed):
             self.dataset_to_epoch_iter[batches] = iterator
         return iterator
+
+    def _record(self, dataset: Any, iterator: Callable[..., Any], *args: Any, **options: Any) -> RecordedText:
+        """The batches of a text whose datastore is written, with the scorer that writes it."""
+        if options.pop("num_shards", 1) > 1:
+            raise ValueError("--save-knnlm-dstore: pass --num-shards N --shard-id I for several processes")
+        self._recorded = record_text(
+            self.config,
+            dataset,
+            iterator(*args, **{**options, "shard_id": 0}).frozen_batches,
+            self._key_dimension,
+            self.tgt_dict,
+            self._files(self.config.gen_subset),
+            self.build_sink,
+            num_workers=options.get("num_workers", 0),
+            buffer_size=options.get("data_buffer_size", 0),
+        )
+        return self._recorded
+
+    def build_sink(self, manifest: Manifest, begin: int, end: int, shard: Shard) -> RowSink:
+        """Where the rows [begin, end) of the datastore go that ``manifest`` describes."""
+        with flags_named():
+            return DatastoreWriter(
+                folder_prefix(str(self.config.dstore_mmap)), manifest, begin, end, shard.id
+            )
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
         self.epoch = epoch

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...files import new_temporary
-from ..datastore import Datastore, DatastoreError, values_path
+from ..datastore import Datastore, DatastoreError
+from ..layout import values_path
 from ..progress import checksum_with_progress
 from .checks import BUILD_AGAIN, check_index
 from .faiss_library import bounded_memory, faiss_error, import_faiss
