@@ -107,6 +107,7 @@ class Retriever:
         largest = check_values(store, vocabulary)
         _set_probe(index.faiss, probe)
         self._indexes = _to_devices(index.faiss, devices) if devices else [index.faiss]
+        self._prefix = store.prefix
         home = torch.device("cuda", devices[0]) if devices else torch.device("cpu")
         # Made narrow while it is read: of 100M tokens the file's int64 would take 800 MB.
         values = np.array(store.values, dtype=np.int32 if largest < 2**31 else np.int64)
@@ -152,8 +153,9 @@ class Retriever:
             )
         if bool((~scores.isfinite() & (rows >= 0)).any()):
             raise DatastoreError(
-                "scores of neighbours are no numbers: the keys of the text, of the datastore or of the index "
-                "hold NaN or infinity; trime-datastore verify tells about the latter two"
+                "scores of neighbours are no numbers: the keys of the text, of the datastore "
+                f"{self._prefix} or of its index hold NaN, infinity or a number that is too large; "
+                f"trime-datastore verify {self._prefix} tells about the latter two"
             )
 
     def search_faiss(self, queries: Tensor) -> tuple[Tensor, Tensor]:
