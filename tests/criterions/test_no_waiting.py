@@ -75,7 +75,7 @@ def test_summary_asks_the_device_no_more_than_fairseq_does(monkeypatch):
     log.update(ntokens=3, nsentences=1, sample_size=3)
     criterion = make_criterion("trime_loss").train()
     task = object.__new__(TrimeLanguageModelingTask)
-    task._summary = TrainingSummary()
+    task.summary = TrainingSummary()
     asked = []
     item = torch.Tensor.item
     monkeypatch.setattr(torch.Tensor, "item", lambda tensor: asked.append(tensor) or item(tensor))
@@ -85,7 +85,7 @@ def test_summary_asks_the_device_no_more_than_fairseq_does(monkeypatch):
         assert stock >= 5
         task.reduce_metrics([log, log], criterion)
     assert len(asked) == 2 * stock
-    assert "last epoch of training: loss 0.962 (" in task._summary.text()
+    assert "last epoch of training: loss 0.962 (" in task.summary.text()
 
 
 def translation_step(device, **settings):
