@@ -104,7 +104,8 @@ LOSSES: dict[str, Callable[..., Tensor]] = dict(
 )
 
 
-def make_step(work: Work) -> Callable[[], Tensor]:
+def make_step(work: Work) -> tuple[Callable[[], Tensor], tuple[Tensor, Tensor]]:
+    """A step, which returns the loss; and the tensors that it gives gradients to."""
     torch.manual_seed(1)
     features = torch.randn(work.tokens, work.width, device=work.device, requires_grad=True)
     weight = torch.randn(work.types, work.width, device=work.device).mul_(work.width**-0.5).requires_grad_()
@@ -117,12 +118,12 @@ def make_step(work: Work) -> Callable[[], Tensor]:
         loss.backward()
         return loss.detach()
 
-    return step
+    return step, (features, weight)
 
 
 def measure(work: Work) -> dict[str, list[float]]:
     """Seconds of steps, and the peak bytes beyond the inputs."""
-    step = make_step(work)
+    step, _ = make_step(work)
     inputs = common.start_peak(work.device)
     seconds = []
     clock = time.process_time if work.device == "cpu" else time.perf_counter

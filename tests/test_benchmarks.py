@@ -10,6 +10,7 @@ from trime_fairseq.memory import memory_lse, trime_log_prob
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import criterion_step  # noqa: E402
+import mt_criterion  # noqa: E402
 
 
 def work(memory, impl="chunked", queries=24, memories=24):
@@ -49,3 +50,19 @@ def test_a_step_runs(impl):
     step, operations = criterion_step.make_step(work("ext", impl, memories=40), 0, 1)
     step()
     assert operations == 2 * 4 * 4 * (24 * 32 + 3 * 28)
+
+
+@pytest.mark.parametrize("metric", ["ip", "l2"])
+def test_published_steps_of_translation_are_the_same_loss(metric):
+    """And so are their gradients."""
+    losses, gradients = [], []
+    for impl in ("published", "trime_mt_loss"):
+        work = mt_criterion.Work(impl, 48, 30, 8, 6, 3, metric, repeats=1, device="cpu")
+        step, inputs = mt_criterion.make_step(work)
+        losses.append(step())
+        gradients.append([tensor.grad for tensor in inputs])
+    torch.testing.assert_close(*losses)
+    for one, two in zip(*gradients):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+    plain, _ = mt_criterion.make_step(mt_criterion.Work("cross-entropy", 48, 30, 8, 6, 3, metric, 1, "cpu"))
+    assert (plain() - losses[0]).abs() > 0.1

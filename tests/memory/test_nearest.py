@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests import oracle
 from tests.commands import HALF_ON_CPU
 from tests.memory.test_lse import DEVICES, on, random_problem
-from trime_fairseq.memory import Visibility, memory_lse, nearest_lse, trime_log_prob
+from trime_fairseq.memory import Visibility, memory_lse, nearest_keys, nearest_lse, trime_log_prob
 
 METRICS = ["ip", "l2"]
 
@@ -148,6 +148,46 @@ def test_no_keys_and_no_queries(metric, topk):
     every, _, *gradients = both_gradients(problem, topk=topk, metric=metric, key_grad=(2, 2))
     assert every.shape == (0,)
     assert [tuple(grad.shape) for grad in gradients] == [(0, 3), (4, 3)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("block", [0, 1, 7, 30, 200])
+@pytest.mark.parametrize("lengths", [(60, 3, 45, 20), (1,) * 30, (4, 90, 2), (50,)])
+def test_queries_that_are_the_keys(lengths, block, metric, device, monkeypatch):
+    """Each product is computed once, and serves both of its vectors."""
+    problem = on(device, sentences(lengths))
+    general = both_gradients(problem, topk=5, metric=metric)
+    vectors, products = problem["queries"].requires_grad_(), []
+    similarities = nearest_keys.similarities
+    monkeypatch.setattr(
+        nearest_keys,
+        "similarities",
+        lambda one, two, scale: products.append(one.size(1) * two.size(1)) or similarities(one, two, scale),
+    )
+    problem.update(queries=vectors, keys=vectors)
+    lses = nearest_lse(**problem, topk=5, metric=metric, tile=(block, 0))
+    zeros = torch.zeros_like(lses[0])
+    trime_log_prob(zeros, zeros - 3, *lses).sum().backward()
+    for one, two in zip((*lses, vectors.grad), (*general[:2], general[2] + general[3])):
+        torch.testing.assert_close(one, two)
+    count = sum(lengths)
+    assert sum(products) < count * (count + 2 * max(block, 1)) / 2 or not 0 < block < count
+
+
+def test_queries_that_are_the_keys_but_see_more():
+    """As in another criterion: what i sees need not see i."""
+    vectors, tokens = torch.randn(9, 4, dtype=torch.float64), torch.arange(9) % 3
+    end = torch.arange(9)
+    lists = [vectors.tolist(), vectors.tolist(), tokens.tolist(), tokens.tolist()]
+    for visibility, sees in [
+        (Visibility(torch.zeros_like(end), end), lambda i, j: j < i),
+        (Visibility.all_but([(0, 0, 9)], 9), lambda i, j: True),
+        (Visibility.all_but([(2, 4, 9)], 9), lambda i, j: not 2 <= j < 4),
+    ]:
+        found = nearest_lse(vectors, vectors, tokens, tokens, visibility, 0.5, topk=3)
+        for ours, truth in zip(found, oracle.nearest_lse(*lists, sees, 0.5, 3, "ip")):
+            torch.testing.assert_close(ours, torch.tensor(truth, dtype=torch.float64))
 
 
 def test_a_tie_at_the_border_is_one_of_the_equal_keys():

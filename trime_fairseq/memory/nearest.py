@@ -9,10 +9,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from .autograd import LseInputs
-from .chunked import default_tile_size
 from .lse import check_inputs, memory_lse
-from .numerics import accumulation_dtype, in_parts, similarities, without_autocast
-from .tiling import Tile
+from .nearest_keys import find_nearest, squared_lengths
+from .numerics import accumulation_dtype, without_autocast
 from .visibility import Visibility
 
 # Names of ``metric``.
@@ -72,7 +71,6 @@ def nearest_lse(
                 return memory_lse(*tensors, visibility, scale, key_grad=key_grad, tile=tile)
             return _all_by_distance(*tensors, visibility, scale, key_grad, tile)
         inputs = LseInputs(*tensors, visibility, scale, key_grad or (0, keys.size(0)), tile)
-        inputs = inputs.with_tile_size(default_tile_size(inputs))
         lses: tuple[Tensor, Tensor] = _NearestLSE.apply(  # type: ignore[no-untyped-call]
             queries, keys, inputs, topk, metric
         )
@@ -93,7 +91,7 @@ def _all_by_distance(
     dtype = accumulation_dtype(queries.dtype)
     queries, keys = queries.to(dtype), keys.to(dtype)
     longer_queries = torch.cat([2 * queries, queries.new_full((queries.size(0), 1), -1.0)], dim=1)
-    longer_keys = torch.cat([keys, _squares(keys).unsqueeze(1)], dim=1)
+    longer_keys = torch.cat([keys, squared_lengths(keys).unsqueeze(1)], dim=1)
     lses = memory_lse(
         longer_queries,
         longer_keys,
@@ -104,55 +102,8 @@ def _all_by_distance(
         key_grad=key_grad,
         tile=tile,
     )
-    of_query = scale * _squares(queries)
+    of_query = scale * squared_lengths(queries)
     return lses[0] - of_query, lses[1] - of_query
-
-
-def find_nearest(inputs: LseInputs, topk: int, metric: str) -> tuple[Tensor, Tensor]:
-    """The largest scaled similarities of each query to visible keys, and the indices of these keys.
-
-    Returns:
-        Similarities in the dtype of sums, in no order, -inf where fewer are visible; indices among all keys,
-        int64. Both [N, k], with k = ``topk``, or the number of keys of a part if that is smaller.
-    """
-    parts, dtype = inputs.visibility.repeats, accumulation_dtype(inputs.queries.dtype)
-    per_part = inputs.keys.size(0) // parts
-    shape = inputs.queries.size(0), min(topk, per_part)
-    values = inputs.queries.new_full(shape, -math.inf, dtype=dtype)
-    indices = torch.zeros(shape, dtype=torch.int64, device=values.device)
-    best, places = in_parts(parts, values, indices)
-    first_of_part = torch.arange(parts, device=values.device).view(-1, 1, 1) * per_part
-    by_distance = metric == "l2"
-    squares = in_parts(parts, inputs.scale * _squares(inputs.keys))[0] if by_distance else None
-    tiles, split = inputs.tiles(), inputs.in_parts()
-    for tile in tiles:
-        similarity = _tile_similarities(split, tile, squares)
-        value, place = similarity.topk(min(shape[1], similarity.size(-1)), sorted=False)
-        place += tile.column[1].start
-        if parts > 1:
-            place += first_of_part[tile.row[0]]
-        if not tile.first:
-            place = torch.cat([places[tile.row], place], dim=-1)
-            value, chosen = torch.cat([best[tile.row], value], dim=-1).topk(shape[1], sorted=False)
-            place = place.gather(-1, chosen)
-        best[tile.row][..., : value.size(-1)] = value
-        places[tile.row][..., : value.size(-1)] = place
-    if by_distance:
-        values -= inputs.scale * _squares(inputs.queries).unsqueeze(1)
-    return values, indices
-
-
-def _tile_similarities(inputs: LseInputs, tile: Tile, squares: Tensor | None) -> Tensor:
-    """[parts, queries, keys] of a tile, -inf where hidden. With the scaled ``squares`` of the keys, those by
-    distance, but for the square of the query: it changes nothing in the order of its keys."""
-    row, column = tile.row, tile.column
-    scale = inputs.scale if squares is None else 2 * inputs.scale
-    similarity = similarities(inputs.queries[row], inputs.keys[column], scale)
-    if squares is not None:
-        similarity -= squares[column].unsqueeze(1)
-    if tile.masked:
-        inputs.visibility.hide(similarity, row[1], column[1])
-    return similarity
 
 
 class _NearestLSE(torch.autograd.Function):
@@ -231,8 +182,3 @@ def _of_keys(
         total -= keys[begin:end] * sums(weights.new_ones(queries.size(0), 1))
     grad[begin:end] = total
     return grad
-
-
-def _squares(vectors: Tensor) -> Tensor:
-    """Squared lengths, in the dtype of sums."""
-    return vectors.to(accumulation_dtype(vectors.dtype)).square().sum(-1)

@@ -167,6 +167,18 @@ class Visibility:
             for hidden in (slice(0, begin), slice(end, width), slice(*skip)):
                 similarity[:, first - queries.start : last - queries.start, hidden] = -math.inf
 
+    def hides_own_groups(self, num_keys: int) -> bool:
+        """Whether queries and keys are the same, in groups, and each sees all but its own group: then i sees
+        j where j sees i."""
+        first, last, begin, end, skip_begin, skip_end = self._runs.T
+        sees_all = (begin <= 0) & (end >= num_keys) & (skip_begin == first) & (skip_end == last)
+        return self.repeats == 1 and self.num_queries == num_keys and bool(sees_all.all())
+
+    def hides_some(self, queries: slice, keys: slice) -> bool:
+        """Whether a query of a tile may not see one of its keys, where each may see all but an interval."""
+        skips = self._rows[2:, queries].numpy()
+        return bool(((skips[0] < keys.stop) & (skips[1] > keys.start) & (skips[0] < skips[1])).any())
+
     @cached_property
     def _runs(self) -> NDArray[np.int64]:
         """Consecutive queries that see the same: the first, the one after the last, their row; [runs, 6]."""
