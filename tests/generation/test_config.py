@@ -61,7 +61,14 @@ def test_stores_of_an_ensemble(tmp_path):
     assert replace(config, indexfile="x:y").stores() == [("A", "x"), ("B", "y")]
 
 
+def test_a_folder_to_write_is_made(tmp_path):
+    for name in ("a", "deep/b/"):
+        TranslationMemoryConfig(**{**GOOD, **WRITE, "dstore_mmap": f"{tmp_path}/{name}"}).check()
+        assert (tmp_path / name).is_dir()
+
+
 NONE = dict(use_knn_datastore=False, dstore_filename=None, indexfile=None)
+WRITE = dict(NONE, save_knnlm_dstore=True, dstore_mmap="d", num_shards=1, shard_id=0)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +98,12 @@ NONE = dict(use_knn_datastore=False, dstore_filename=None, indexfile=None)
         ({**NONE, "dstore_filename": "D", "k": 9}, "--dstore-filename and --k: nothing is searched"),
         ({**NONE, "knn_temperature_value": 5.0}, "--knn-temperature-value: nothing is searched"),
         ({**NONE, "dstore_size": 7}, "--dstore-size and --dstore-fp16: no datastore"),
+        ({**NONE, "save_knnlm_dstore": True}, "--save-knnlm-dstore needs --dstore-mmap DIR"),
+        ({**NONE, "dstore_mmap": "d"}, "--dstore-mmap writes: pass --save-knnlm-dstore as well"),
+        ({**WRITE, "path": "a.pt:b.pt"}, "are one model's, but --path names 2: write one for each"),
+        ({**WRITE, "num_shards": 2, "shard_id": 2}, "--shard-id 2 is none of --num-shards 2"),
+        ({**WRITE, "dstore_mmap": "/proc/d"}, "--dstore-mmap /proc/d/manifest.json: cannot be written"),
+        ({**WRITE, "k": 9}, "--k: nothing is searched"),
     ],
 )
 def test_refused(changes, message):

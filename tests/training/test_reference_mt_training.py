@@ -1,5 +1,7 @@
 """Updates of trime_mt_loss by the real fairseq-train, against the losses of the published trainer."""
 
+import json
+
 import fairseq
 import pytest
 
@@ -7,6 +9,7 @@ from tests.commands import run, run_ranks
 from tests.training.translation import ORDER, RUNS, TOLERANCE, losses, training, valid
 
 pytestmark = pytest.mark.process
+TOKENS_OF_TEST = 1542
 
 
 def flags_of(name):
@@ -57,3 +60,18 @@ def test_published_losses_of_two_processes(tmp_path):
     """Each is the memory of the other, as far as the groups of batches are whole."""
     logs = run_ranks(training(tmp_path, *flags_of("two_ranks")), 2)
     check("two_ranks", logs[0])
+
+
+@pytest.mark.slow
+def test_an_epoch_that_leaves_a_process_without_a_batch(tmp_path):
+    """With and without an order of its own, in training and validation: all tokens are trained on once."""
+    small = tmp_path / "order.json"
+    small.write_text(json.dumps(list(range(60))))
+    common = "--criterion trime_mt_loss --topk-mem 8 --train-subset test --no-save --max-epoch 1".split()
+    # Five batches, whose last step has one for the first process alone.
+    common += ["--max-tokens", 500, "--required-batch-size-multiple", 1]
+    for order in ([], ["--predefined-batches", small]):
+        log = run_ranks(training(tmp_path, *common, *order), 2)[0]
+        assert len(losses(log)) == 3
+        assert sum(losses(log, "wpb")) == TOKENS_OF_TEST
+        assert len(valid(log)) == 1
