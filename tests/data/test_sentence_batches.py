@@ -67,6 +67,13 @@ def test_no_sentences():
     )
 
 
+def test_a_sentence_that_is_no_batch():
+    with pytest.raises(
+        ValueError, match="^`max_tokens` 64 is less than the 65 tokens of sentence 1: raise it"
+    ):
+        SentenceBatches(make_pairs([3, 5, 9], [3, 65, 64])).batch_by_size(np.arange(3), 64, None, 8)
+
+
 def test_the_last_group_is_filled():
     assert fill_last_group(["a", "b", "c"], 2) == ["a", "b", "c", []]
     assert fill_last_group(["a", "b"], 2) == ["a", "b"]

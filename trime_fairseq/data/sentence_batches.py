@@ -82,9 +82,18 @@ def whole_batches(
             rest begins the next one.
         always_join: also the last two batches that fairseq 0.12.2 makes of one, so that both releases give
             the batches of earlier ones, which cut full batches only.
+
+    Raises:
+        ValueError: if a sentence alone exceeds ``max_tokens``.
     """
     if not len(order):
         return []
+    lengths = dataset.num_tokens_vec(order)
+    if max_tokens and lengths.max() > max_tokens:
+        raise ValueError(
+            f"`max_tokens` {max_tokens:,} is less than the {lengths.max():,} tokens of sentence "
+            f"{order[lengths.argmax()]:,}: raise it"
+        )
     batches = list(dataset.batch_by_size(order, max_tokens, max_sentences, multiple))
     left_out = order[sum(map(len, batches)) :]
     if len(left_out):
