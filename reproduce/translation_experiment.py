@@ -11,8 +11,8 @@ from trime_fairseq.files.yaml_file import read_yaml
 from trime_fairseq.flags.bounds import Bounds
 
 _KEYS = (
-    *("source_lang", "target_lang", "bpe", "training", "updates", "seed", "models", "generation"),
-    *("lenpen", "index", "metrics", "k", "probe", "decode", "rows", "against"),
+    *("source_lang", "target_lang", "bpe", "training", "updates", "times", "seed", "models"),
+    *("generation", "lenpen", "index", "metrics", "k", "probe", "decode", "rows", "against"),
 )
 _NEEDED = {"source_lang", "target_lang", "training", "updates", "models", "rows"}
 FORMS = ("trime", "trime-published", "trime-normalized", "fix")
@@ -27,11 +27,13 @@ class Model:
         name: as in the file.
         flags: of fairseq-train, beside those of all models; they overrule these.
         metric: of the index of its keys.
+        times: how many times the updates of the experiment it is trained for.
     """
 
     name: str
     flags: tuple[str, ...]
     metric: str
+    times: int
 
     @property
     def similar_batches(self) -> bool:
@@ -62,7 +64,8 @@ class TranslationExperiment:
         source_lang, target_lang: the pair.
         bpe: merges.
         training: flags of fairseq-train, of all models.
-        updates, seed: of every training.
+        updates: of every training, times :attr:`Model.times`.
+        seed: of every training.
         models: by name.
         generation: flags of fairseq-generate, of all rows.
         lenpens: length penalties to choose from, for every row.
@@ -114,13 +117,22 @@ def read_translation_experiment(
     content = read_yaml(path.read_text(encoding="utf-8"), str(path))
     check_keys(content, path, needed=_NEEDED, known=_KEYS)
     metrics = mapping(content.get("metrics", {}), f"{path}: metrics")
+    times = mapping(content.get("times", {}), f"{path}: times")
     models = {
-        name: Model(name, words(flags, f"{path}: models: {name}"), metrics.get(name, "ip"))
+        name: Model(
+            name,
+            words(flags, f"{path}: models: {name}"),
+            metrics.get(name, "ip"),
+            number(times.get(name, 1), f"{path}: times: {name}"),
+        )
         for name, flags in mapping(content["models"], f"{path}: models").items()
     }
     for name, metric in metrics.items():
         if name not in models or metric not in METRICS:
             raise ValueError(f"{path}: metrics: {name}: {metric}: a model, with one of {', '.join(METRICS)}")
+    for name in times:
+        if name not in models:
+            raise ValueError(f"{path}: times: {name} is not among the models: {', '.join(models)}")
     rows = tuple(
         _row(path, name, entry, models) for name, entry in mapping(content["rows"], f"{path}: rows").items()
     )

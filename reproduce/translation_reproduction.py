@@ -89,7 +89,7 @@ class TranslationReproduction(Steps):
             self.command("bm25", None, "bash", script, self.data, "sentences", self.batches.parent)
 
     def _training(self, model: Model) -> Callable[[int], None]:
-        folder, updates = self.folder(model), self.experiment.updates
+        folder, updates = self.folder(model), self.experiment.updates * model.times
         done = folder / "updates.txt"
 
         def train(slot: int) -> None:
@@ -213,11 +213,12 @@ class TranslationReproduction(Steps):
         found = compare(rows, self.experiment.against)
         for row in self.experiment.rows:
             settings = self.row_folder(row) / "settings.json"
+            times = self.experiment.models[row.model].times
+            found[row.name]["updates"] = self.experiment.updates * times
             found[row.name]["settings"] = json.loads(settings.read_text(encoding="utf-8"))
         text = table(found, self.experiment.against)
         about = {
             "sentences": len(next(iter(rows.values())).references),
-            "updates": self.experiment.updates,
             "seed": self.experiment.seed,
             "rows": found,
         }

@@ -17,10 +17,7 @@ segments="$out/segments/segments.json"
 
 if [ "$tokens" = sentences ]; then
     : "${K:=20}"
-    # The model is not made; the flags are of fairseq-train. With GPUs it would start a process for each.
-    [ -e "$segments.info" ] || CUDA_VISIBLE_DEVICES="" fairseq-train "$data" --user-dir "$here/trime_fairseq" \
-        --task trime_translation --arch transformer_iwslt_de_en --optimizer adam --max-tokens 4096 --cpu \
-        --save-dir "$out" --output-segments-to-file "$segments"
+    trime-bm25 export "$data" --sentences --segments_path "$segments"
 else
     trime-bm25 export "$data" --tokens_per_sample "$tokens" --sample_break_mode "${SAMPLE_BREAK_MODE:-none}" \
         --segments_path "$segments"

@@ -23,6 +23,22 @@ def published_translation(folder, cases, rank):
         torch.save(recorded_translation.play(name, rank), folder / f"{name}.{rank}.pt")
 
 
+def idle_translation(folder, cases, rank):
+    """Rank 1 has no batch left."""
+    for name in cases:
+        model, sample = recorded_translation.model_and_sample(name)
+        if rank == 1:
+            model.decoder.features = model.decoder.features[:1, :1].detach().requires_grad_()
+            sample = recorded_translation.make_sample(sample["target"][:1, :1] * 0 + 1, nsentences=0)
+        criterion = recorded_translation.make_criterion(**recorded_translation.settings_of(name)).train()
+        loss, sample_size, log = criterion(model, sample)
+        loss.backward()
+        found = {"loss": loss.detach(), "sample_size": sample_size, "ntokens": log["ntokens"]}
+        found["grad_x"] = model.decoder.features.grad
+        found["grad_weight"] = model.decoder.output_projection.weight.grad
+        torch.save(found, folder / f"{name}.{rank}.pt")
+
+
 def shared_gradient(folder, cases, rank):
     """The gradient of all ranks' losses in this rank's representations: see test_gather.py."""
     for name in cases:

@@ -85,11 +85,17 @@ def settings_of(name):
     return {flag: CASES[name][flag] for flag in ("dist_func", "temp", "topk_mem")}
 
 
-def play(name, rank=0, model=RecordedModel):
-    """Runs one rank of a case forward and backward: what :func:`expected` has."""
+def model_and_sample(name, rank=0, model=RecordedModel):
+    """The player of one rank of a case, and its batch."""
     arrays = arrays_of(name)
     features = arrays[f"rank{rank}/x"].clone().requires_grad_()
-    player, sample = model(features, arrays["weight"]), make_sample(arrays[f"rank{rank}/target"])
+    return model(features, arrays["weight"]), make_sample(arrays[f"rank{rank}/target"])
+
+
+def play(name, rank=0, model=RecordedModel):
+    """Runs one rank of a case forward and backward: what :func:`expected` has."""
+    player, sample = model_and_sample(name, rank, model)
+    features = player.decoder.features if model is RecordedModel else player.features
     criterion = make_criterion(**settings_of(name)).train()
     loss, sample_size, log = criterion(player, sample)
     loss.backward()

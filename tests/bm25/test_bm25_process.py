@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from tests.commands import BIN, REFERENCE, ROOT, environment, run, train
+from tests.small_pairs import copy_data
+from tests.training.translation import losses, training
 from trime_fairseq.bm25 import SearchResults, read_segments
 from trime_fairseq.bm25.batches import BatchesInfo
 from trime_fairseq.files import Lock
@@ -195,11 +197,9 @@ def test_export_describes_itself(chained):
     assert len(info.data_hash) == len(info.text_hash) == 64
 
 
-@pytest.mark.skipif(
-    not (ROOT / "trime_fairseq" / "data" / "sentence_order.py").exists(), reason="not merged yet"
-)
 def test_script_of_target_sentences(tmp_path):
-    """All training sentences once, as words, each with 20 neighbours; started again it exports nothing."""
+    """All training sentences once, as words, each with 20 neighbours; started again it exports nothing. A
+    translation trains on the list, unless its target sentences are others."""
     data, out = REFERENCE / "mt" / "data", tmp_path / "bm25"
     logs = []
     for _ in range(2):
@@ -210,3 +210,14 @@ def test_script_of_target_sentences(tmp_path):
     assert sorted(json.loads((out / "batches.json").read_text())) == list(range(3000))
     assert SearchResults.open(str(out / "bm25_results")).info.k == 20
     assert not any("@@" in text for text in read_segments(str(out / "segments" / "segments.json")).texts)
+    flags = "--criterion trime_mt_loss --temp 10 --topk-mem 8 --max-update 2 --no-save --disable-validation"
+    flags = [*flags.split(), "--predefined-batches", out / "batches.json"]
+    log = run(*training(tmp_path / "model", *flags))
+    assert len(losses(log)) == 2
+    other = copy_data(tmp_path / "other")
+    path = other / "train.es-en.en.bin"
+    tokens = path.read_bytes()
+    path.write_bytes(tokens[2:4] + tokens[:2] + tokens[4:])
+    last = run(*training(tmp_path / "model", *flags, data=other), fails=True).splitlines()[-1]
+    assert last.startswith("TRIME: error: --predefined-batches ")
+    assert "was made from other target sentences than" in last

@@ -8,8 +8,9 @@ from fairseq.logging import metrics
 from fairseq.modules import AdaptiveSoftmax
 from fairseq.tasks.language_modeling import LanguageModelingTask
 
+from tests import recorded_translation as translation
 from tests.commands import HALF_ON_CPU
-from tests.recorded import CRITERIONS, RecordedModel, make_criterion, make_order
+from tests.recorded import CRITERIONS, PAD, RecordedModel, make_criterion, make_order
 from trime_fairseq.criterions import base, shared_memory
 from trime_fairseq.criterions.summary import TrainingSummary
 from trime_fairseq.data.planned import BatchLayout
@@ -17,6 +18,12 @@ from trime_fairseq.memory import linear_token_scores, token_softmax
 from trime_fairseq.memory.token_scores import _MOST_KEPT
 from trime_fairseq.tasks.trime_language_modeling import TrimeLanguageModelingTask
 
+TRANSLATIONS = [
+    dict(topk_mem=8),
+    dict(topk_mem=8, dist_func="l2", ignore_prefix_size=1, report_accuracy=True),
+    dict(dist_func="l2"),
+    {},
+]
 ORDERS = {"trime_long_loss": make_order(train_mem_size=16)}
 
 
@@ -68,7 +75,7 @@ def test_summary_asks_the_device_no_more_than_fairseq_does(monkeypatch):
     log.update(ntokens=3, nsentences=1, sample_size=3)
     criterion = make_criterion("trime_loss").train()
     task = object.__new__(TrimeLanguageModelingTask)
-    task._summary = TrainingSummary()
+    task.summary = TrainingSummary()
     asked = []
     item = torch.Tensor.item
     monkeypatch.setattr(torch.Tensor, "item", lambda tensor: asked.append(tensor) or item(tensor))
@@ -78,7 +85,42 @@ def test_summary_asks_the_device_no_more_than_fairseq_does(monkeypatch):
         assert stock >= 5
         task.reduce_metrics([log, log], criterion)
     assert len(asked) == 2 * stock
-    assert "last epoch of training: loss 0.962 (" in task._summary.text()
+    assert "last epoch of training: loss 0.962 (" in task.summary.text()
+
+
+def translation_step(device, **settings):
+    """trime_mt_loss on a batch with padding."""
+    features, weight = (torch.randn(*shape, 16, device=device) for shape in [(3, 8), (30,)])
+    target = torch.randint(4, 30, (3, 8))
+    target[0, 5:] = PAD
+    model, sample = (
+        translation.RecordedModel(features.requires_grad_(), weight),
+        translation.make_sample(target),
+    )
+    sample["target"] = target.to(device)
+    loss, _, log = translation.make_criterion(**settings)(model, sample)
+    loss.backward()
+    return features.grad, log
+
+
+@pytest.mark.skipif(not HALF_ON_CPU, reason="older releases lack operations on the meta device")
+@pytest.mark.parametrize("settings", TRANSLATIONS)
+def test_translation_asks_nothing_of_the_device(settings):
+    grad, log = translation_step("meta", **settings)
+    assert grad.shape == (3, 8, 16)
+    assert all(log[key].device.type == "meta" for key in ("loss", "ori_loss", "norm_loss", "mem_mass"))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("settings", TRANSLATIONS)
+def test_the_host_does_not_wait_in_translation(settings):
+    translation_step("cuda", **settings)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        translation_step("cuda", **settings)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_without_targets_on_the_host_the_tails_have_to_ask():

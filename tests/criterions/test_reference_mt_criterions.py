@@ -38,3 +38,18 @@ def test_two_processes_with_unequal_batches(tmp_path):
     for name in TWO:
         for rank in range(2):
             check(name, rank, torch.load(tmp_path / f"{name}.{rank}.pt"))
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_a_process_without_a_batch_changes_nothing(tmp_path):
+    """It takes part in all that the other does, gives no key, and has no loss and no gradient."""
+    run_ranks([sys.executable, "-m", "tests.ranks", "idle_translation", tmp_path, "ip_top8", "l2_top2"], 2)
+    for name in ("ip_top8", "l2_top2"):
+        busy, idle = (torch.load(tmp_path / f"{name}.{rank}.pt") for rank in range(2))
+        truth = recorded.expected(name)
+        for key in ("loss", "grad_x", "grad_weight"):
+            torch.testing.assert_close(busy[key], truth[key], rtol=1e-5, atol=1e-5)
+            assert not idle[key].any()
+        assert busy["sample_size"] == truth["sample_size"]
+        assert idle["sample_size"] == idle["ntokens"] == 0

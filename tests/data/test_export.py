@@ -10,7 +10,8 @@ import pytest
 from tests.small_data import monolingual
 from trime_fairseq.bm25 import SegmentsInfo, read_segments
 from trime_fairseq.data import export
-from trime_fairseq.data.export import export_segments, run_export
+from trime_fairseq.data.export import export_segments, run_export, run_sentence_export
+from trime_fairseq.data.pair_files import PairFiles, find_pairs
 from trime_fairseq.data.provenance import text_files_hash
 from trime_fairseq.files import file_hash
 
@@ -66,7 +67,7 @@ def runs(monkeypatch):
         time.sleep(0.2)
         with open(path, "w") as file:
             json.dump([{"id": "0", "contents": "a"}], file)
-        data_hash = text_files_hash(data, "train")
+        data_hash = text_files_hash(data, "train" if tokens_per_sample else "train.es-en.en")
         SegmentsInfo(1, file_hash(path), data_hash, tokens_per_sample, sample_break_mode).write(path)
 
     monkeypatch.setattr(export, "_run_fairseq", write)
@@ -138,3 +139,31 @@ def test_several_folders(tmp_path, runs):
     ):
         run_export(f"a{os.pathsep}b", str(tmp_path / "segments.json"), 8)
     assert not runs
+
+
+def test_sentences_are_exported_once(tmp_path, binarised, runs):
+    with pytest.raises(ValueError, match="^DATA_BIN .* holds no training pairs, such as train.de-en.de.idx"):
+        run_sentence_export(binarised, str(tmp_path / "deep" / "sentences.json"))
+    for name in ("es.idx", "es.bin", "en.idx", "en.bin"):
+        (tmp_path / f"train.es-en.{name}").write_text(name)
+    path = str(tmp_path / "sentences.json")
+    for _ in range(2):
+        run_sentence_export(binarised, path)
+    assert runs == [(binarised, path, None, None)]
+    message = "holds segments of another text, or cut otherwise"
+    with pytest.raises(ValueError, match=rf"{message} \(there / here: .*tokens_per_sample None / 8"):
+        run_export(binarised, path, 8)
+    (tmp_path / "train.es-en.es.bin").write_text("another")
+    run_sentence_export(binarised, path)
+    (tmp_path / "train.es-en.en.bin").write_text("another")
+    with pytest.raises(ValueError, match=rf"{message} \(there / here: data_hash"):
+        run_sentence_export(binarised, path)
+    assert len(runs) == 1
+
+
+def test_pairs_are_found_by_their_names(tmp_path):
+    for name in ("train.txt", "valid.de-en.de.idx", "train1.de-en.de.idx", "train.es-en.es.idx"):
+        (tmp_path / name).write_text("")
+    assert find_pairs(str(tmp_path), "train") == PairFiles(str(tmp_path), "train", "es", "en")
+    assert find_pairs(str(tmp_path), "valid").name("en") == "valid.de-en.en"
+    assert find_pairs(str(tmp_path), "test") is find_pairs(str(tmp_path / "no"), "train") is None

@@ -16,9 +16,6 @@ pytestmark = pytest.mark.process
 ALL = sorted(path.stem for path in (ROOT / "train_scripts").glob("*-*.sh"))
 TRANSLATION = [name for name in ALL if name.startswith("iwslt14")]
 RECIPES = [name for name in ALL if name not in TRANSLATION]
-needs_trime_mt_loss = pytest.mark.skipif(
-    not (ROOT / "trime_fairseq" / "criterions" / "trime_mt_loss.py").exists(), reason="not merged yet"
-)
 BATCHES = REFERENCE / "data" / "word" / "batches.json"
 
 
@@ -81,7 +78,6 @@ def test_translation_recipes(name):
 
 
 @pytest.mark.slow
-@needs_trime_mt_loss
 @pytest.mark.parametrize("name", TRANSLATION)
 def test_translation_smoke(name, tmp_path):
     """Trains a few updates, translates the validation text, and leaves the best checkpoint."""
@@ -245,7 +241,6 @@ def released_translation(tmp_path):
 
 
 @pytest.mark.slow
-@needs_trime_mt_loss
 def test_released_translation_models_are_compared(released_translation):
     """With the numbers that the published code has printed."""
     assert "BLEU = 11.51 " in PUBLISHED["vanilla_beam4"]["result"]
@@ -256,7 +251,6 @@ def test_released_translation_models_are_compared(released_translation):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="folders of datastores are not merged yet", strict=True)
 def test_released_translation_models_with_memory(released_translation):
     assert "BLEU = 9.51 " in PUBLISHED["trime_ip_ivfpq_k16_t5_beam4"]["result"]
     place = released_translation / "pretrained_models" / "iwslt14-vanilla"

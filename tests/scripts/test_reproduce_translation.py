@@ -33,11 +33,11 @@ def test_the_proof_trains_alike_and_tunes_alike(tmp_path):
     log = reproduce(PROOF, tmp_path, "--dry-run", "--updates", 7, "--seed", 3)
     lines = [shlex.split(line) for line in log.splitlines() if line.startswith(("fairseq-", "trime-"))]
     plain, trime = (words for words in lines if words[0] == "fairseq-train")
-    for words in (plain, trime):
-        assert (value(words, "--max-update"), value(words, "--seed")) == ("7", "3")
+    for words, updates in ((plain, "7"), (trime, "14")):
+        assert (value(words, "--max-update"), value(words, "--seed")) == (updates, "3")
     assert value(trime, "--predefined-batches") == str(tmp_path / "bm25" / "batches.json")
     differing = {"--criterion", "--save-dir", "--label-smoothing", "--predefined-batches"}
-    differing |= {"--dist-func", "--temp", "--topk-mem"}
+    differing |= {"--dist-func", "--temp", "--topk-mem", "--max-update"}
     alike = [
         [word for place, word in enumerate(words) if not {word, words[place - 1]} & differing]
         for words in (plain, trime)
@@ -73,6 +73,8 @@ def test_the_proof_trains_alike_and_tunes_alike(tmp_path):
         ({"rows": {}, "against": []}, "rows and against: none is there"),
         ({"against": ["TrimeMT", "nobody"]}, "against: a list of rows"),
         ({"metrics": {"TrimeMT": "cos"}}, "metrics: TrimeMT: cos: a model, with one of ip, l2"),
+        ({"times": {"other": 2}}, "times: other is not among the models"),
+        ({"times": {"TrimeMT": 0.5}}, "times: TrimeMT must be a whole number, not 0.5"),
         ({"updates": 0}, "updates must be positive, not 0"),
         ({"lenpen": []}, "lenpen: a list of numbers"),
         ({"lenpen": ["x"]}, "lenpen: a list of numbers"),
@@ -214,7 +216,8 @@ def test_trains_tunes_compares_and_continues(tmp_path):
     lines = [line for line in log.splitlines() if line.startswith("| ")]
     assert [line.split("|")[1].strip() for line in lines] == ["", *names]
     results = json.loads((out / "results-seed1.json").read_text())
-    assert (results["sentences"], results["updates"]) == (10, 3)
+    assert results["sentences"] == 10
+    assert [row["updates"] for row in results["rows"].values()] == [3, 6]
     assert (out / "results-seed1.md").read_text().splitlines()[0] == lines[0]
     for name, row in results["rows"].items():
         memory = row["settings"]["memory"]

@@ -148,7 +148,7 @@ def test_learnt_temperature_of_a_checkpoint_that_is_validated(task, monkeypatch)
     config = OmegaConf.create(
         {**vars(TrimeCriterionConfig(train_softmax_temp="learnt", **settings)), "_name": "trime_loss"}
     )
-    for name in ("trained_softmax_temp", "_criterion", "_summary"):
+    for name in ("trained_softmax_temp", "_criterion", "summary"):
         monkeypatch.setattr(task, name, getattr(task, name))
     for trained, expected in [(None, 1.0), (1.5, 1.5)]:
         task.trained_softmax_temp = trained

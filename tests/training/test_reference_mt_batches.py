@@ -2,6 +2,7 @@
 batch; resumed within an epoch, on two processes; what fairseq's own task does without an order."""
 
 import json
+import re
 
 import pytest
 
@@ -65,7 +66,7 @@ def test_without_an_order_fairseqs_own(tmp_path, start):
     """Losses, translations in training and their BLEU are those of ``--task translation``, where that leaves
     nothing out."""
     bleu = ["--eval-bleu", "--eval-bleu-args", '{"beam": 2, "max_len_a": 1.2, "max_len_b": 10}']
-    bleu += ["--eval-bleu-detok", "moses", "--eval-bleu-remove-bpe", "--eval-bleu-print-samples"]
+    bleu += ["--eval-bleu-remove-bpe", "--eval-bleu-print-samples"]
     more = [*CRITERION, *bleu, "--max-update", 3, "--required-batch-size-multiple", 1, "--no-save"]
     found = []
     for task in ("translation", "trime_translation"):
@@ -90,3 +91,29 @@ def test_refused_in_one_line(tmp_path, start):
     words = training(tmp_path, *CRITERION, "--predefined-batches", short, start=start)
     last = run(*words, fails=True).splitlines()[-1]
     assert last.startswith(f"TRIME: error: --predefined-batches {short} lists 3 sentences, but the training")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("in_order", [False, True])
+def test_ranks_without_sentences_take_part(tmp_path, in_order):
+    """300 pairs in 5 batches, 120 of validation in 3: in its last step the second of two ranks has none."""
+    order = tmp_path / "order.json"
+    order.write_text(json.dumps(list(range(300))[::-1]))
+    flags = "--criterion trime_mt_loss --temp 10 --topk-mem 8 --train-subset store --max-epoch 1".split()
+    flags += ["--eval-bleu", "--eval-bleu-args", '{"beam": 1}', "--eval-bleu-remove-bpe", "--no-save"]
+    flags += ["--lr", 0, "--max-tokens", 4000, "--batch-size", 64, "--batch-size-valid", 40]
+    flags += ["--predefined-batches", order] if in_order else []
+    one = run(*training(tmp_path, *flags))
+    two, _ = run_ranks(training(tmp_path, *flags), 2)
+    for log, steps, longest in ((one, 5, 64), (two, 3, 128)):
+        sentences = losses(log, "bsz")
+        assert len(sentences) == steps
+        assert sum(sentences) == 300
+        assert max(sentences) == longest
+    # The last line of a training says what the memory was worth.
+    plain, memory = valid(two, "ori_loss")[0], valid(two, "norm_loss")[0]
+    ending = f"last validation: loss {plain:.3f} .* without memories, loss {memory:.3f}"
+    assert re.search(ending, two.splitlines()[-1])
+    for name in ("bleu", "ori_loss"):
+        assert valid(two, name) == valid(one, name)
+        assert len(valid(one, name)) == 1

@@ -20,7 +20,7 @@ from ..bm25.engines import ENGINES
 from ..bm25.engines.lucene import PACKAGE, Lucene
 from ..bm25.limits import THREADS, check_folder
 from ..bm25.report import compare, read_list, read_report, report_facts, table, write_report
-from ..data.export import run_export
+from ..data.export import run_export, run_sentence_export
 from ..files.machine import core_count
 from ..flags.bounds import check_argument
 from .flags import add_flag, add_version, log_to_stdout, run
@@ -35,13 +35,18 @@ logger = logging.getLogger(__name__)
 def _export_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA_BIN", help="binarised training text")
     _add_segments(parser)
-    add_flag(parser, "--tokens_per_sample", type=int, required=True, metavar="N", help="as in the training")
+    cut = parser.add_mutually_exclusive_group(required=True)
+    add_flag(cut, "--tokens_per_sample", type=int, metavar="N", help="as in the training")
+    add_flag(cut, "--sentences", action="store_true", help="the target sentences of a translation")
     what = "as in the training (default: %(default)s)"
     add_flag(parser, "--sample_break_mode", default="none", choices=BREAK_MODES, help=what)
 
 
 def _export(args: argparse.Namespace) -> None:
-    run_export(args.data, args.segments_path, args.tokens_per_sample, args.sample_break_mode)
+    if args.sentences:
+        run_sentence_export(args.data, args.segments_path)
+    else:
+        run_export(args.data, args.segments_path, args.tokens_per_sample, args.sample_break_mode)
 
 
 def _index_flags(parser: argparse.ArgumentParser) -> None:

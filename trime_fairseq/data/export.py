@@ -1,7 +1,7 @@
-"""``--output-segments-to-file``: the training segments as text, for retrieval.
+"""``--output-segments-to-file``: the training segments, or target sentences, as text, for retrieval.
 
-:func:`run_export` runs fairseq, whose task calls :func:`export_segments`. Importing this file does not import
-fairseq.
+:func:`run_export` and :func:`run_sentence_export` run fairseq, whose task calls :func:`export_segments`.
+Importing this file does not import fairseq.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ from ..bm25.progress import progress_bar
 from ..bm25.segments import SegmentsInfo
 from ..files import PACKAGE, Lock, check_writable, file_hash, whole_file
 from ..flags.bounds import Bounds, check_argument
+from .pair_files import PairFiles, find_pairs
 from .predefined import check_one_folder
 from .provenance import text_files_hash
 
@@ -43,65 +44,94 @@ def run_export(
         ValueError: if the file is of another text or cut otherwise, if ``data`` names several folders, if
             fairseq is not installed, or with fairseq's last line if it fails.
     """
-    check_one_folder(data)
     check_argument("tokens_per_sample", tokens_per_sample, Bounds(1, MOST_SEGMENTS))
-    check_writable("`segments_path`", segments_path)
-    lock = Lock(f"{segments_path}.lock")
+    _export_once(data, segments_path, tokens_per_sample, sample_break_mode)
+
+
+def run_sentence_export(data: str, segments_path: str) -> None:
+    """The same of the target sentences of a translation.
+
+    Args:
+        data: folder of the binarised pairs.
+        segments_path: file to write.
+
+    Raises:
+        ValueError: as of :func:`run_export`, and if ``data`` holds no pairs.
+    """
+    _pairs(data)  # before anything else is done
+    _export_once(data, segments_path, None, None)
+
+
+def _export_once(data: str, path: str, tokens_per_sample: int | None, sample_break_mode: str | None) -> None:
+    """Both exports; without ``tokens_per_sample`` that of sentences."""
+    check_one_folder(data)
+    check_writable("`segments_path`", path)
+    what = f"segments of {tokens_per_sample:,} tokens" if tokens_per_sample else "training target sentences"
+    lock = Lock(f"{path}.lock")
     lock.acquire(wait=True)
     try:
-        whole = False
-        if os.path.exists(segments_path):
-            whole = _check(data, segments_path, tokens_per_sample, sample_break_mode)
-        if whole:
-            logger.info(f"{segments_path}: the segments are there already")
+        if os.path.exists(path) and _check(data, path, tokens_per_sample, sample_break_mode):
+            logger.info(f"{path}: the segments are there already")
         else:
-            _run_fairseq(data, segments_path, tokens_per_sample, sample_break_mode)
-            logger.info(f"{segments_path}: segments of {tokens_per_sample:,} tokens")
+            _run_fairseq(data, path, tokens_per_sample, sample_break_mode)
+            logger.info(f"{path}: {what}")
     finally:
         lock.release()
 
 
-def _check(data: str, segments_path: str, tokens_per_sample: int, sample_break_mode: str) -> bool:
+def _check(data: str, path: str, tokens_per_sample: int | None, sample_break_mode: str | None) -> bool:
     """Whether the segments that are there are whole; a file that is damaged since is written again."""
-    there = SegmentsInfo.read(segments_path)
+    there = SegmentsInfo.read(path)
     if there is None:
         different = f"there is no {SegmentsInfo.suffix} that tells"
     else:
         here = replace(
             there,
-            data_hash=text_files_hash(data, "train"),
+            data_hash=text_files_hash(data, "train") if tokens_per_sample else _pairs(data).target_hash(),
             tokens_per_sample=tokens_per_sample,
             sample_break_mode=sample_break_mode,
         )
         if there == here:
-            if there.text_hash == file_hash(segments_path):
+            if there.text_hash == file_hash(path):
                 return True
-            logger.warning(f"{segments_path} is damaged: the segments are exported again")
+            logger.warning(f"{path} is damaged: the segments are exported again")
             return False
         different = f"there / here: {there.differences(here)}"
     raise ValueError(
-        f"`segments_path` {segments_path} holds segments of another text, or cut otherwise ({different}): "
+        f"`segments_path` {path} holds segments of another text, or cut otherwise ({different}): "
         "remove it and what was made of it, or choose another folder"
     )
 
 
-def _run_fairseq(data: str, segments_path: str, tokens_per_sample: int, sample_break_mode: str) -> None:
+def _pairs(data: str) -> PairFiles:
+    files = find_pairs(data, "train")
+    if files is None:
+        raise ValueError(
+            f"DATA_BIN {data} holds no training pairs, such as train.de-en.de.idx: make them with "
+            "fairseq-preprocess"
+        )
+    return files
+
+
+def _run_fairseq(data: str, path: str, tokens_per_sample: int | None, sample_break_mode: str | None) -> None:
     if importlib.util.find_spec("fairseq") is None:
         raise ValueError('fairseq-train exports segments: pip install "trime_fairseq[fairseq]"')
-    if not os.path.isfile(os.path.join(data, "dict.txt")):
-        raise ValueError(f"DATA_BIN {data} holds no dict.txt: make it with fairseq-preprocess")
-    command = [sys.executable, "-m", "fairseq_cli.train", data, "--user-dir", PACKAGE]
-    command += ["--task", "trime_language_modeling", "--arch", "transformer_lm", "--cpu"]
-    command += ["--criterion", "adaptive_loss", "--sample-break-mode", sample_break_mode]
-    command += ["--tokens-per-sample", str(tokens_per_sample), "--max-tokens", str(tokens_per_sample)]
-    command += ["--save-dir", os.path.dirname(os.path.abspath(segments_path))]
-    command += ["--output-segments-to-file", segments_path]
+    flags = [sys.executable, "-m", "fairseq_cli.train", data, "--user-dir", PACKAGE, "--cpu"]
+    flags += ["--save-dir", os.path.dirname(os.path.abspath(path)), "--output-segments-to-file", path]
+    if tokens_per_sample:
+        if not os.path.isfile(os.path.join(data, "dict.txt")):
+            raise ValueError(f"DATA_BIN {data} holds no dict.txt: make it with fairseq-preprocess")
+        flags += ["--task", "trime_language_modeling", "--arch", "transformer_lm"]
+        flags += ["--criterion", "adaptive_loss", "--sample-break-mode", str(sample_break_mode)]
+        flags += ["--tokens-per-sample", str(tokens_per_sample), "--max-tokens", str(tokens_per_sample)]
+    else:
+        pairs = _pairs(data)
+        flags += ["--task", "trime_translation", "--arch", "transformer_iwslt_de_en", "--max-tokens", "4096"]
+        flags += ["--source-lang", pairs.source, "--target-lang", pairs.target]
     # With GPUs fairseq would start a process for each.
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    )
-    if done.returncode or not os.path.exists(segments_path):
+    done = subprocess.run(flags, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    if done.returncode or not os.path.exists(path):
         last = (done.stdout.strip().splitlines() or ["no output"])[-1].removeprefix("TRIME: error: ")
         raise ValueError(f"{data}: fairseq-train cannot export its segments: {last}")
 

@@ -5,6 +5,7 @@ whichever is the source.
 """
 
 import os
+import re
 from dataclasses import dataclass
 
 from ..files import file_hash
@@ -50,3 +51,14 @@ class PairFiles:
 def is_there(path: str) -> bool:
     """Whether a text of this path is there, or a part of its files."""
     return any(os.path.exists(f"{path}{end}") for end in ("", ".idx", ".bin"))
+
+
+def find_pairs(folder: str, subset: str) -> PairFiles | None:
+    """The pairs of a subset, named as in its files: ``train.es-en.en`` is of Spanish and English, into
+    English. None where there are none."""
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    for name in names:
+        found = re.fullmatch(rf"{re.escape(subset)}\.([^.-]+)-([^.-]+)\.[^.]+(\.idx)?", name)
+        if found:
+            return PairFiles(folder, subset, found[1], found[2])
+    return None

@@ -1,7 +1,44 @@
-"""What may not happen in a step of a training."""
+"""What the tasks know of a running training: epoch, update, and what its memory was worth."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from fairseq.logging import metrics
+from fairseq.tasks import FairseqTask
+
+from ..criterions.summary import TrainingSummary
+
+
+class SteppedTask(FairseqTask):
+    """Base of the tasks, beside one of fairseq's.
+
+    Attributes:
+        epoch: the current epoch of a training, from 1.
+        update_num: the current update, from 0.
+        summary: of the losses, logged at the end.
+    """
+
+    epoch = 1
+    update_num = 0
+    summary: TrainingSummary
+
+    def begin_epoch(self, epoch: int, model: Any) -> None:
+        self.epoch = epoch
+        self.summary.begin_epoch()
+
+    def begin_valid_epoch(self, epoch: int, model: Any) -> None:
+        self.summary.begin_validation()
+
+    def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
+        with metrics.aggregate() as meters:
+            super().reduce_metrics(logging_outputs, criterion)
+        if criterion.training:
+            self.summary.add_update(meters)
+
+    def post_validate(self, model: Any, stats: Any, meters: Any) -> None:
+        """What fairseq calls with the log of a validation subset."""
+        self.summary.add_validation(meters)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any, cast
 
 from fairseq.data import FairseqDataset, iterators
-from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.language_modeling import LanguageModelingTask
 from omegaconf import DictConfig
@@ -41,14 +40,14 @@ from .checks import check_flags, is_command, read_dictionary, refuse_memories
 from .config import TrimeLanguageModelingConfig
 from .segments import write_segments
 from .state import check_saved_dictionary, saved_state, saved_temperature, without_ours
-from .steps import no_batch_skipped
+from .steps import SteppedTask, no_batch_skipped
 from .training_flags import check_training_flags
 
 logger = logging.getLogger(__name__)
 
 
 @register_task("trime_language_modeling", dataclass=TrimeLanguageModelingConfig)
-class TrimeLanguageModelingTask(LanguageModelingTask):
+class TrimeLanguageModelingTask(SteppedTask, LanguageModelingTask):
     """Language modelling. In training, batches in the order that flags and criterion ask for; in
     ``fairseq-eval-lm`` samples keep text order and are scored with the memories that the flags ask for.
 
@@ -64,10 +63,8 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
         self.traits = ModelTraits()  # of the model that is built
         # Of the memories in the training of the checkpoint; None where it does not say.
         self.trained_softmax_temp: float | None = None
-        self.epoch = 1
-        self.update_num = 0
         self._criterion: TrimeCriterion | None = None
-        self._summary = TrainingSummary()
+        self.summary = TrainingSummary()
         self._devices_per_memory: int | None = None
         self._host_targets = KnownHostTargets()
         # True in fairseq-validate, whose settings are those of a training that has ended.
@@ -167,7 +164,7 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
             self.traits.check_keys()
             self._criterion = criterion
             self._devices_per_memory = criterion.devices_per_memory
-            self._summary = TrainingSummary(criterion.sees_later_tokens)
+            self.summary = TrainingSummary(criterion.sees_later_tokens)
             if self.trained_softmax_temp is not None:
                 # fairseq-validate reads the state of the task, but not that of the criterion.
                 criterion.temperature.continue_from(self.trained_softmax_temp)
@@ -178,23 +175,6 @@ class TrimeLanguageModelingTask(LanguageModelingTask):
     def build_generator(self, *args: Any, **kwargs: Any) -> Any:
         refuse_memories(self.config, "of fairseq-eval-lm only; generation has no memory")
         return super().build_generator(*args, **kwargs)
-
-    def begin_epoch(self, epoch: int, model: Any) -> None:
-        self.epoch = epoch
-        self._summary.begin_epoch()
-
-    def begin_valid_epoch(self, epoch: int, model: Any) -> None:
-        self._summary.begin_validation()
-
-    def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
-        with metrics.aggregate() as meters:
-            super().reduce_metrics(logging_outputs, criterion)
-        if criterion.training:
-            self._summary.add_update(meters)
-
-    def post_validate(self, model: Any, stats: Any, meters: Any) -> None:
-        """What fairseq calls with the log of a validation subset."""
-        self._summary.add_validation(meters)
 
     def state_dict(self) -> dict[str, Any]:
         """What fairseq writes into checkpoints for the task."""

@@ -10,6 +10,7 @@ from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationTask
 from omegaconf import DictConfig
 
 from ..criterions.joint import JointCriterion
+from ..criterions.summary import TrainingSummary
 from ..data.pair_files import PairFiles
 from ..data.pairs import load_pairs
 from ..data.provenance import data_folders
@@ -27,7 +28,7 @@ from ..models.guard import compare_with
 from .checks import is_command, read_dictionary, refuse_memories
 from .segments import write_segments
 from .state import check_saved_dictionaries, saved_state, without_ours
-from .steps import no_batch_skipped
+from .steps import SteppedTask, no_batch_skipped
 from .subwords import subwords_of
 from .training_flags import check_training_flags
 from .translation_checks import check_translation_flags, dictionary_files
@@ -35,15 +36,11 @@ from .translation_config import TrimeTranslationConfig
 
 
 @register_task("trime_translation", dataclass=TrimeTranslationConfig)
-class TrimeTranslationTask(TranslationTask):
+class TrimeTranslationTask(SteppedTask, TranslationTask):
     """Translation: what ``fairseq-train``, ``fairseq-generate`` and ``fairseq-interactive`` ask of a task.
 
     In training, batches in the order of ``--predefined-batches``; no batch of any command leaves sentences
     out. In generation, models search the datastore that the flags ask for.
-
-    Attributes:
-        epoch: the current epoch of a training, from 1.
-        update_num: the current update, from 0.
 
     Raises:
         ValueError: by :meth:`setup_task`, :meth:`build_model` and :meth:`build_criterion`, for flags that
@@ -53,8 +50,7 @@ class TrimeTranslationTask(TranslationTask):
     def __init__(self, cfg: Any, src_dict: Any, tgt_dict: Any) -> None:
         super().__init__(cfg, src_dict, tgt_dict)
         self.config = part_of(cfg, TranslationMemoryConfig)
-        self.epoch = 1
-        self.update_num = 0
+        self.summary = TrainingSummary()
         self._criterion: Any = None
         self._batches = KnownSentenceBatches()
         # Of a datastore that is written: dimension of its keys, and the text.
@@ -229,9 +225,6 @@ class TrimeTranslationTask(TranslationTask):
             return DatastoreWriter(
                 folder_prefix(str(self.config.dstore_mmap)), manifest, begin, end, shard.id
             )
-
-    def begin_epoch(self, epoch: int, model: Any) -> None:
-        self.epoch = epoch
 
     def train_step(
         self,

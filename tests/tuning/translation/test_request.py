@@ -123,3 +123,10 @@ def test_remarks():
     assert "a larger --decode may find a better one" in found
     published = tuned("trime-published")
     assert "the loss is that of trime-normalized" in "\n".join(remarks(published, None))
+
+
+def test_the_family_has_flags_of_the_memory_only():
+    """The config also knows flags of other groups, which stand for themselves."""
+    found = request(f"{STORE} --gen-subset valid --model-overrides {{}}")
+    assert flags_of(found.family) == "--dstore-filename d --indexfile i --use-knn-datastore".split()
+    assert found.others[-2:] == ("--model-overrides", "{}")

@@ -92,7 +92,10 @@ def read_request(arguments: Sequence[str]) -> TranslationRequest:
     for name, bounds, value in zip(("--show", "--decode"), _NUMBERS, (own.show, own.decode)):
         if problem := bounds.problem(value):
             raise ValueError(f"{name} {problem}")
-    names = {entry.name for entry in fields(TranslationMemoryConfig)} - {"path", "model_overrides"}
+    # Those that stand for flags of other groups are passed on as they are.
+    names = {
+        entry.name for entry in fields(TranslationMemoryConfig) if not str(entry.default).startswith("${")
+    }
     family = replace(
         TranslationMemoryConfig(), **{name: value for name, value in given.items() if name in names}
     )
