@@ -69,10 +69,28 @@ def _make_store(folder: Path) -> None:
     build(folder)
 
 
-def _search(folder: Path) -> Any:
+def _make_folder_store(folder: Path) -> None:
+    _make_store(folder)
+    (folder / "d").mkdir()
+    names = {
+        "dstore-fp16_keys.npy": "keys.npy",
+        "dstore_vals.npy": "vals.npy",
+        "dstore.json": "manifest.json",
+    }
+    for old, new in names.items():
+        (folder / old).rename(folder / "d" / new)
+    for path in folder.glob("knn*"):
+        path.rename(folder / "d" / path.name)
+
+
+def _search_folder(folder: Path) -> Any:
+    return _search(folder, "d", "d/knn.l2")
+
+
+def _search(folder: Path, store: str = "dstore", index: str = "knn.l2") -> Any:
     """Scores and tokens of the neighbours, as an evaluation asks for them."""
     config = EvaluationConfig(
-        use_external=True, dstore_filename=str(folder / "dstore"), indexfile=str(folder / "knn.l2"), k=8
+        use_external=True, dstore_filename=str(folder / store), indexfile=str(folder / index), k=8
     )
     model = KeySource(DIMENSION, "last_ffn_input", "words", None)
     retriever, _, _ = open_external(config, model, use_gpu=False)
@@ -186,6 +204,9 @@ def _read_kept(folder: Path) -> Any:
 
 SUBJECTS = {
     "datastore": Subject(_make_store, ("dstore*", "knn.l2*"), _search, 90),
+    "datastore in a folder": Subject(
+        _make_folder_store, ("d/manifest.json", "d/vals.npy", "d/knn*"), _search_folder, 20
+    ),
     "half-built index": Subject(_make_half_built, ("knn*",), _continue, 40),
     "checkpoint": Subject(_make_checkpoint, ("checkpoint.pt",), _evaluate, 40),
     "segments": Subject(_make_segments, ("segments.json*",), _read_segments, 30),
