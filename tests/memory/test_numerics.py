@@ -60,3 +60,18 @@ def test_small_probabilities_of_a_large_vocabulary_do_not_vanish(monkeypatch):
     expected = (weight.double().squeeze(1).softmax(0) * 6 * 2.0**12)[1:].detach()
     assert 1e-8 < expected[0] / 2.0**12 / 6 < 3e-8
     torch.testing.assert_close(weight.grad[1:, 0].double(), expected, rtol=2e-2, atol=0)
+
+
+@needs_half_on_cpu
+def test_a_frequent_target_does_not_overflow_in_float16():
+    """2,000 tokens of one type: their gradients add up to more than float16 holds, before they are scaled."""
+    torch.manual_seed(0)
+    features, weight = (torch.randn(2000, 16) + 1).half(), (0.1 * torch.randn(6, 16)).half()
+    target, grads = torch.zeros(2000, dtype=torch.int64), []
+    for dtype in (torch.float16, torch.float64):
+        inputs = [t.detach().to(dtype).requires_grad_() for t in (features, weight)]
+        a, b = token_softmax.linear_lse_and_pick(*inputs, None, target)
+        (a - b).sum().backward()
+        grads.append([t.grad.double() for t in inputs])
+    for ours, exact in zip(*grads):
+        torch.testing.assert_close(ours, exact, rtol=1e-2, atol=1e-2)

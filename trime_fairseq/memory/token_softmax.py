@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from .numerics import accumulation_dtype, relative_to_largest, without_autocast
+from .numerics import accumulation_dtype, add_product, relative_to_largest, without_autocast
 
 # Logits that are held in float32 at a time: 128 MiB of them.
 _CHUNK = 2**25
@@ -113,11 +113,13 @@ def _linear_gradients(
         grad.scatter_add_(-1, index, grad_picked.masked_fill(~inside, 0.0).unsqueeze(-1))
         if grad_bias is not None:
             grad_bias[types] = grad.sum(0).mul_(unit)
-        grad = grad.to(weight.dtype)
+        # Summed in float32: in float16 the gradients of a frequent type would add up to infinity.
         if grad_features is not None:
-            grad_features += grad @ weight[types]
+            add_product(grad_features.unsqueeze(0), grad.unsqueeze(0), weight[types].unsqueeze(0))
         if grad_weight is not None:
-            grad_weight[types] = (grad.t() @ features).to(lse.dtype).mul_(unit)
+            part = torch.zeros_like(weight[types], dtype=lse.dtype)
+            add_product(part.unsqueeze(0), grad.t().unsqueeze(0), features.unsqueeze(0))
+            grad_weight[types] = part.mul_(unit)
     if grad_features is not None:
         grad_features = grad_features.mul_(unit).to(features.dtype)
     return grad_features, grad_weight, grad_bias
