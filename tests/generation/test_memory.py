@@ -1,6 +1,7 @@
 """A memory beside a model: what fairseq's generators and scorers get from it."""
 
 from argparse import Namespace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import faiss
@@ -178,6 +179,20 @@ def test_generators_of_one_model_share_its_memory(folder):
     assert first.divided_by == 0.5
     task.build_generator(models, Namespace(score_reference=True, temperature=0.5))
     assert first.divided_by == 1.0
+
+
+def test_a_generator_with_other_settings_has_another_memory(folder):
+    """Not that of the first, without a word."""
+    task, models, _ = attached(folder)
+    first = ModelMemory.of(models[0])
+    task.config = replace(task.config, k=task.config.k + 1, knn_temperature_value=20.0)
+    task.build_generator(models, Namespace(**BEAM))
+    second = ModelMemory.of(models[0])
+    assert second.mixture.scale == pytest.approx(first.mixture.scale / 2)
+    assert second.retriever.k == first.retriever.k + 1
+    assert len(models[0].decoder.output_projection._forward_pre_hooks) == 1
+    second.detach()
+    assert "get_normalized_probs" not in vars(models[0])
 
 
 def test_temperature_of_the_generator(folder):

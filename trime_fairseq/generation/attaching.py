@@ -23,7 +23,7 @@ def attach_memories(
     language: str,
     divided_by: float,
 ) -> None:
-    """Gives each model the memory that the flags name; a model that has one keeps it.
+    """Gives each model the memory that the flags name; a model that has just this one keeps it.
 
     Args:
         models: the ensemble, on the devices where they will run.
@@ -46,43 +46,43 @@ def attach_memories(
     if len(paths) != len(models):  # of a program that loads models by itself
         paths = [None] * len(models)
     for model, path, (store, index) in zip(models, paths, stores, strict=True):
-        memory = ModelMemory.of(model) or _attach(model, path, store, index, config, dictionary, language)
+        own = replace(config, path=path, dstore_filename=store, indexfile=index)
+        memory = ModelMemory.of(model)
+        if memory is None or memory.config != own:
+            if memory is not None:
+                memory.detach()
+            memory = _attach(model, own, dictionary, language)
         memory.divided_by = divided_by
 
 
 def _attach(
-    model: Any,
-    path: str | None,
-    store: str,
-    index: str,
-    config: TranslationMemoryConfig,
-    dictionary: Dictionary,
-    language: str,
+    model: Any, config: TranslationMemoryConfig, dictionary: Dictionary, language: str
 ) -> ModelMemory:
+    """The memory of one model, whose checkpoint, datastore and index ``config`` names."""
     try:
         check_decoder(model.decoder)
         dimension = key_dimension(model.decoder, "model_output")
     except ValueError as error:
-        raise ValueError(f"--use-knn-datastore: --path {path}: {error}") from None
+        raise ValueError(f"--use-knn-datastore: --path {config.path}: {error}") from None
     source = KeySource(
         dimension,
         "model_output",
         symbols_hash(dictionary.symbols),
-        path,
+        config.path,
         len(dictionary),
         dictionary=f"DATA/dict.{language}.txt",
         dictionary_flag="--tgtdict",
         chooses_key_type=False,
     )
     on_gpu = any(parameter.is_cuda for parameter in model.parameters())
-    one = replace(config, dstore_filename=store, indexfile=index, knn_sim_func=config.similarity)
-    retriever, _, metric = open_external(one, source, on_gpu)
+    searched = replace(config, knn_sim_func=config.similarity)
+    retriever, _, metric = open_external(searched, source, on_gpu)
     if config.similarity == "do_not_recomp_l2" and metric != "l2":
         raise DatastoreError(
-            f"--knn-sim-func do_not_recomp_l2 takes the L2 distances of Faiss, but the index {index} is for "
-            f"{metric}: leave it out"
+            f"--knn-sim-func do_not_recomp_l2 takes the L2 distances of Faiss, but the index "
+            f"{config.indexfile} is for {metric}: leave it out"
         )
     mixture = Mixture.create(
         config.knn_lambda_type, config.knn_temperature_value, dimension, config.knn_lambda_value
     )
-    return ModelMemory(model, retriever, mixture)
+    return ModelMemory(model, retriever, mixture, config)

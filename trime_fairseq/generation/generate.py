@@ -62,12 +62,10 @@ def run_generate(
             counted[0] += len(found)
             return found
 
-    with command("fairseq-generate", words, TASK, TimedTask), _silence() if quiet else _nothing():
+    silence = _silence() if quiet else contextlib.nullcontext()
+    with command("fairseq-generate", words, TASK, TimedTask), silence:
         scorer = generate.main(parse(options.get_generation_parser(), words))
     return Translations(scorer, counted[0], seconds[0])
-
-
-_nothing = contextlib.nullcontext
 
 
 @contextlib.contextmanager

@@ -28,10 +28,11 @@ class ModelMemory:
         model: of fairseq, with a decoder that :func:`check_decoder` accepts.
         retriever: searches the datastore.
         mixture: how neighbours join.
+        config: the settings that both were made from, to tell whether another generator wants others.
     """
 
-    def __init__(self, model: Any, retriever: Retriever, mixture: Mixture) -> None:
-        self.retriever, self.mixture = retriever, mixture
+    def __init__(self, model: Any, retriever: Retriever, mixture: Mixture, config: Any = None) -> None:
+        self.retriever, self.mixture, self.config = retriever, mixture, config
         #: What the generator divides logits by (``--temperature``) before it asks.
         self.divided_by = 1.0
         self._tap = RepresentationTap(model.decoder, "model_output")
