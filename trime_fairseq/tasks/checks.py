@@ -20,6 +20,13 @@ def is_command(*parts: str) -> bool:
     return any(part in os.path.basename(sys.argv[0]) for part in parts)
 
 
+def flag_of_subset(subset: str, train_subset: str) -> str:
+    """The flag of the running command that names a subset."""
+    if is_command("eval", "generate", "interactive"):
+        return "--gen-subset"
+    return "--train-subset" if subset == train_subset else "--valid-subset"
+
+
 def check_flags(kind: Any, args: Any) -> None:
     """Checks the flags of a task, before any file is read.
 

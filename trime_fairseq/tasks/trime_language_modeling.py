@@ -36,7 +36,7 @@ from ..models.guard import compare_with
 from ..models.positions import check_positions, check_room_for_bos
 from ..models.traits import ModelTraits
 from .batches import planned_batches
-from .checks import check_flags, is_command, read_dictionary, refuse_memories
+from .checks import check_flags, flag_of_subset, is_command, read_dictionary, refuse_memories
 from .config import TrimeLanguageModelingConfig
 from .segments import write_segments
 from .state import check_saved_dictionary, saved_state, saved_temperature, without_ours
@@ -111,14 +111,8 @@ class TrimeLanguageModelingTask(SteppedTask, LanguageModelingTask):
         load_subset(
             lambda: super(TrimeLanguageModelingTask, self).load_dataset(split, epoch, combine, **kwargs),
             *(self.datasets, self.args, folder, self.source_dictionary),
-            *(split, self._flag_of(split), combine),
+            *(split, flag_of_subset(split, self.args.train_subset), combine),
         )
-
-    def _flag_of(self, subset: str) -> str:
-        """The flag that names a subset."""
-        if is_command("eval", "generate"):
-            return "--gen-subset"
-        return "--train-subset" if subset == self.args.train_subset else "--valid-subset"
 
     def _training_segments(self) -> Any:
         self.load_dataset(self.args.train_subset, combine=True)

@@ -25,7 +25,7 @@ from ..generation import TranslationMemoryConfig, attach_memories
 from ..generation.recording import RecordedText, record_text, recorded_dimension
 from ..models.checkpoints import architecture, refuse_other_dictionary
 from ..models.guard import compare_with
-from .checks import is_command, read_dictionary, refuse_memories
+from .checks import flag_of_subset, is_command, read_dictionary, refuse_memories
 from .segments import write_segments
 from .state import check_saved_dictionaries, saved_state, without_ours
 from .steps import SteppedTask, no_batch_skipped
@@ -101,7 +101,12 @@ class TrimeTranslationTask(SteppedTask, TranslationTask):
         impl = self.cfg.dataset_impl
         load_pairs(
             lambda: super(TrimeTranslationTask, self).load_dataset(split, epoch, combine, **kwargs),
-            *(self.datasets, self._files(split, epoch), (self.src_dict, self.tgt_dict), self._flag_of(split)),
+            *(
+                self.datasets,
+                self._files(split, epoch),
+                (self.src_dict, self.tgt_dict),
+                flag_of_subset(split, self.cfg.train_subset),
+            ),
             impl=None if impl is None else str(impl),
             combine=combine,
             # Without references there are translations, but neither losses nor an export.
@@ -114,12 +119,6 @@ class TrimeTranslationTask(SteppedTask, TranslationTask):
             folders = folders[:1]
         folder = folders[(epoch - 1) % len(folders)]
         return PairFiles(folder, split, self.cfg.source_lang, self.cfg.target_lang)
-
-    def _flag_of(self, subset: str) -> str:
-        """The flag that names a subset."""
-        if is_command("generate", "interactive"):
-            return "--gen-subset"
-        return "--train-subset" if subset == self.cfg.train_subset else "--valid-subset"
 
     def _target_sentences(self) -> Any:
         self.load_dataset(self.cfg.train_subset, combine=True)
