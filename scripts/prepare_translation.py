@@ -172,9 +172,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--source-lang and --target-lang are the same")
     try:
         made = make(args)
-    except DataError as error:
-        sys.exit(f"prepare_translation.py: {error}")
-    except (OSError, ValueError) as error:
+    except (DataError, OSError, ValueError) as error:
         sys.exit(f"prepare_translation.py: {error}")
     print(f"written to {args.destdir}" if made else f"{args.destdir} is complete")
 
