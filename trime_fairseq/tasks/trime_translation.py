@@ -191,7 +191,11 @@ class TrimeTranslationTask(SteppedTask, TranslationTask):
             dataset.shuffle = False
             return self._record(dataset, super().get_batch_iterator, batches, *args, **options)
         if not trains or self._order is None:
-            return super().get_batch_iterator(batches, *args, **options)
+            iterator = super().get_batch_iterator(batches, *args, **options)
+            if is_command("generate"):
+                # Newer fairseqs would keep the workers for another epoch, which does not come.
+                iterator.persistent_workers = False
+            return iterator
         renewed = [options.pop(name, False) for name in ("disable_iterator_cache", "update_epoch_batch_itr")]
         if batches in self.dataset_to_epoch_iter and not any(renewed):
             return self.dataset_to_epoch_iter[batches]
